@@ -1,0 +1,3 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""PVE Fleet's HTTP service: the collection's playbooks behind an API."""
