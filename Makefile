@@ -6,11 +6,17 @@ BIN := $(VENV)/bin
 LINKS := $(VENV)/collections/ansible_collections/pvefleet/infra
 # make test ARGS="tests/unit -k upid"
 ARGS ?=
+# make demo PORT=9000 PVE_PORT=0: 0 takes any free port
+PORT ?= 8080
+PVE_PORT ?= 8006
+DEMO_ONCE ?=
+# Ansible keeps its temporary files here instead of in the home directory.
+export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 
-.PHONY: help setup test lint demo bench clean
+.PHONY: help setup test lint ruff mypy ansible-lint docs-lint sanity demo bench build clean
 
 help:                ## what can be made
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: $(VENV)/.ready  ## .venv with the service, the collection and what the tests need
 
@@ -25,3 +31,36 @@ $(VENV)/.ready: pyproject.toml hatch_build.py Makefile
 	for part in galaxy.yml meta plugins roles playbooks; do ln -sfn ../../../../../$$part $(LINKS)/$$part; done
 	$(BIN)/python -c 'import pathlib, sysconfig; pathlib.Path(sysconfig.get_path("purelib"), "pvefleet_collection.pth").write_text(str(pathlib.Path("$(VENV)/collections").resolve()) + "\n")'
 	touch $@
+
+test: setup            ## the whole suite on two workers; ARGS="tests/unit -k upid" for a part
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+
+lint: ruff mypy ansible-lint docs-lint sanity  ## all static checks
+
+ruff: setup            ## style and common mistakes
+	$(BIN)/ruff check .
+
+mypy: setup            ## types of the service and of what the modules share, strictly
+	$(BIN)/mypy -p pvefleet -p ansible_collections.pvefleet.infra.plugins.module_utils
+
+ansible-lint: setup    ## playbooks and roles
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --nocolor
+
+docs-lint: setup       ## the modules' documentation, and that its references exist
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self --skip-rstcheck .
+
+sanity: setup          ## ansible-test sanity; ARGS="--test pylint" for a part
+	tests/sanity.sh $(ARGS)
+
+demo: setup            ## a simulated cluster and the service, shown at work; DEMO_ONCE=1 ends by itself
+	@$(BIN)/python -m tests.demo --port $(PORT) --pve-port $(PVE_PORT) $(if $(DEMO_ONCE),--once)
+
+bench: setup           ## proxmox_server beside community.proxmox, against one lab
+	$(BIN)/python -m benchmarks.run $(ARGS)
+
+build: setup           ## the wheel and the Galaxy artifact, in dist/
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
+	$(BIN)/ansible-galaxy collection build --force --output-path dist .
+
+clean:               ## all that was made here
+	rm -rf $(VENV) .cache .demo .ansible .hypothesis .mypy_cache .pytest_cache .ruff_cache build dist
