@@ -12,6 +12,11 @@ import os
 VARIABLE = "PVEFLEET_REPORT"
 
 
+def listening() -> bool:
+    """Whether somebody asked for progress; finding it out can cost more than telling it."""
+    return bool(os.environ.get(VARIABLE))
+
+
 def report(percent: int | None, message: str) -> None:
     """Appends one JSON line, percent (0 to 100, None when unknown) and message, to the file that PVEFLEET_REPORT names.
 

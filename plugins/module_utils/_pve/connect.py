@@ -23,7 +23,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.credentials im
     make_connection,
 )
 
-__all__ = ["ConnectionParamsError", "connection_argument_spec", "connection_from_params", "trust_and_login_spec"]
+__all__ = ["ConnectionParamsError", "connection_argument_spec", "connection_from_params", "single_options"]
 
 TRUST = ("ca_path", "tls_fingerprint", "validate_certs")
 TOKEN = ("api_token_id", "api_token_secret")
@@ -43,9 +43,11 @@ _TRUE = ("1", "true", "yes", "on")
 _FALSE = ("0", "false", "no", "off")
 
 
-def trust_and_login_spec() -> dict[str, dict[str, Any]]:
-    """The argument spec of a cluster described by single options."""
+def connection_argument_spec() -> dict[str, dict[str, Any]]:
+    """The argument spec that goes with the documentation fragment pvefleet.infra.connection."""
     return {
+        "cluster": {"type": "str"},
+        "registry": {"type": "path"},
         "api_host": {"type": "str"},
         "api_port": {"type": "int"},
         "api_user": {"type": "str"},
@@ -60,9 +62,12 @@ def trust_and_login_spec() -> dict[str, dict[str, Any]]:
     }
 
 
-def connection_argument_spec() -> dict[str, dict[str, Any]]:
-    """The argument spec that goes with the documentation fragment pvefleet.infra.connection."""
-    return {"cluster": {"type": "str"}, "registry": {"type": "path"}, **trust_and_login_spec()}
+def single_options(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The single options that a task gives. ConnectionParamsError when it names a cluster beside them."""
+    given = {option: params[option] for option in SINGLE if params.get(option) is not None}
+    if given and params.get("cluster"):
+        raise ConnectionParamsError(f"cluster and {', '.join(given)} exclude each other: the registry has it all")
+    return given
 
 
 def connection_from_params(params: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Connection:
@@ -72,18 +77,16 @@ def connection_from_params(params: Mapping[str, Any], environment: Mapping[str, 
     that cannot be used.
     """
     env = os.environ if environment is None else environment
-    given = {option: params[option] for option in SINGLE if params.get(option) is not None}
+    given = single_options(params)
     timeouts = {option: params[option] for option in ("connect_timeout", "read_timeout") if params.get(option)}
     cluster = params.get("cluster")
-    if cluster and given:
-        raise ConnectionParamsError(f"cluster and {', '.join(given)} exclude each other: the registry has it all")
     if given:
         return _from_single(given, env, timeouts)
     if not cluster and not params.get("registry"):
         cluster = env.get("PVEFLEET_CLUSTER")
         if not cluster and any(env.get(name) for name in SINGLE["api_host"]):
             return _from_single(given, env, timeouts)
-    path = params.get("registry") or registry.default_path()
+    path = params.get("registry") or registry.default_path(env)
     if not cluster and not os.path.exists(path):
         raise ConnectionParamsError(
             f"which cluster? Give cluster or api_host, or set PVEFLEET_CLUSTER or PROXMOX_HOST; there is no registry"
@@ -92,7 +95,7 @@ def connection_from_params(params: Mapping[str, Any], environment: Mapping[str, 
     return registry.load(path).connection(cluster, **timeouts)
 
 
-def _from_single(given: Mapping[str, Any], env: Mapping[str, str], timeouts: Mapping[str, float]) -> Connection:
+def _from_single(given: Mapping[str, Any], env: Mapping[str, str], timeouts: Mapping[str, Any]) -> Connection:
     # one login and one trust: what the task says of either leaves no room for another one from the environment
     ignored: set[str] = set()
     if "api_password" in given:

@@ -70,7 +70,14 @@ _ABOUT = "# Written by pvefleet.infra.proxmox_cluster, which does not keep comme
 
 
 class RegistryError(ConnectionParamsError):
-    """The registry cannot be used. str() is one sentence that names the file, the place in it and no secret."""
+    """The registry cannot be used. str() is one sentence that names the file, the place in it and no secret.
+
+    cause: the sentence's last part alone.
+    """
+
+    def __init__(self, path: str, cause: str, verb: str = "use") -> None:
+        super().__init__(f"Unable to {verb} the registry {path}: {cause}")
+        self.cause = cause
 
 
 @dataclass
@@ -134,12 +141,12 @@ class Registry:
         return os.path.join(os.path.dirname(os.path.abspath(self.path)), os.path.expanduser(path))
 
     def _error(self, cause: str) -> RegistryError:
-        return RegistryError(f"Unable to use the registry {self.path}: {cause}")
+        return RegistryError(self.path, cause)
 
 
-def default_path() -> str:
+def default_path(environment: Mapping[str, str] = os.environ) -> str:
     """Where the registry is when nobody says: PVEFLEET_REGISTRY, else a file of the user's."""
-    return os.path.expanduser(os.environ.get("PVEFLEET_REGISTRY") or DEFAULT_PATH)
+    return os.path.expanduser(environment.get("PVEFLEET_REGISTRY") or DEFAULT_PATH)
 
 
 def load(path: str) -> Registry:
@@ -149,14 +156,15 @@ def load(path: str) -> Registry:
             mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             text = file.read()
     except OSError as error:
-        raise RegistryError(f"Unable to use the registry {path}: {error.strerror}") from None
+        raise RegistryError(path, str(error.strerror)) from None
     except UnicodeDecodeError:
-        raise RegistryError(f"Unable to use the registry {path}: it is not text") from None
+        raise RegistryError(path, "it is not text") from None
     registry = parse(text, path)
     if mode & 0o077 and not registry.encrypted and _has_plain_secret(registry):
         raise RegistryError(
-            f"Unable to use the registry {path}: it holds secrets in plain text and its mode {mode:04o} lets others at"
-            f" them; chmod 600 it, and change the secrets if others were there"
+            path,
+            f"it holds secrets in plain text and its mode {mode:04o} lets others at them; chmod 600 it, and change the"
+            " secrets if others were there",
         )
     return registry
 
@@ -164,7 +172,7 @@ def load(path: str) -> Registry:
 def parse(text: str, path: str) -> Registry:
     """The registry in a text, read strictly: an unknown key is an error. path is for messages and relative paths."""
     if MISSING is not None:
-        raise RegistryError(f"Unable to use the registry {path}: the Python package PyYAML is missing ({MISSING})")
+        raise RegistryError(path, f"the Python package PyYAML is missing ({MISSING})")
     encrypted = text.startswith(vault.HEADER)
     try:
         document = yaml.load(vault.decrypt(text) if encrypted else text, Loader=_loader())  # noqa: S506 - a SafeLoader
@@ -173,14 +181,14 @@ def parse(text: str, path: str) -> Registry:
         mark = error.problem_mark
         place = f" at line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         duplicate = f": {error.problem}" if isinstance(error, _duplicate_key()) else ""
-        raise RegistryError(f"Unable to use the registry {path}: it is not valid YAML{place}{duplicate}") from None
+        raise RegistryError(path, f"it is not valid YAML{place}{duplicate}") from None
     except yaml.YAMLError:
-        raise RegistryError(f"Unable to use the registry {path}: it is not valid YAML") from None
+        raise RegistryError(path, "it is not valid YAML") from None
     except ValueError as error:
-        raise RegistryError(f"Unable to use the registry {path}: {error}") from None
+        raise RegistryError(path, str(error)) from None
     problem = _problem(document)
     if problem:
-        raise RegistryError(f"Unable to use the registry {path}: {problem}")
+        raise RegistryError(path, problem)
     document = document or {}
     return Registry(path, document.get("clusters") or {}, document.get("default"), encrypted)
 
@@ -196,7 +204,7 @@ def edit(path: str) -> Iterator[Registry]:
         # beside the registry, because the registry itself is replaced
         lock = os.open(os.path.join(folder, f".{os.path.basename(target)}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise RegistryError(f"Unable to write the registry {path}: {error.strerror}") from None
+        raise RegistryError(path, str(error.strerror), "write") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         registry = load(target) if os.path.exists(target) else Registry(target)
@@ -233,9 +241,9 @@ def _write(registry: Registry, folder: str) -> None:
             os.unlink(draft)
             raise
     except OSError as error:
-        raise RegistryError(f"Unable to write the registry {registry.path}: {error.strerror}") from None
+        raise RegistryError(registry.path, str(error.strerror), "write") from None
     except ValueError as error:
-        raise RegistryError(f"Unable to write the registry {registry.path}: {error}") from None
+        raise RegistryError(registry.path, str(error), "write") from None
 
 
 def _has_plain_secret(registry: Registry) -> bool:

@@ -1,0 +1,122 @@
+# Copyright (c) 2026, the PVE Fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Servers as they are: find one, look at it, describe it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.addresses import (
+    agent_addresses,
+    agent_enabled,
+    static_addresses,
+)
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveNotFound, segment
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources, named
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_plan import Guest
+
+
+class ServerError(Exception):
+    """What could not be done to a server, and why, in one sentence."""
+
+
+def observe(client: PveClient, node: str, vmid: int, *, pool: str | None = None, settled: bool = False) -> Guest:
+    """A server as it is now; `settled` skips the question what a running one has pending. Raises PveNotFound."""
+    path = server_path(node, vmid)
+    config = dict(client.get(f"{path}/config"))
+    digest = config.pop("digest", None)
+    # A template never runs.
+    running = str(config.get("template", "0")) != "1" and client.get(f"{path}/status/current")["status"] == "running"
+    pending: set[str] = set()
+    if running and not settled:
+        rows = client.get(f"{path}/pending")
+        if any(values.is_cloud_init_drive(str(value)) for value in config.values()):
+            # Cloud-init's options are never pending in the config; its image is what lags behind.
+            rows += client.get(f"{path}/cloudinit")
+        pending = {row["key"] for row in rows if "pending" in row or row.get("delete")}
+    return Guest(vmid, node, str(config.get("name", f"VM {vmid}")), config, running, digest, frozenset(pending), pool)
+
+
+def observe_guest(client: PveClient, node: str, vmid: int) -> dict[str, Any]:
+    """A server for a snapshot: plain values, no secrets. Raises PveNotFound."""
+    guest = observe(client, node, vmid)
+    return describe(guest, ip_addresses(client, guest))
+
+
+def describe(guest: Guest, addresses: list[str]) -> dict[str, Any]:
+    """A server in plain values: what `proxmox_server_info` returns of each."""
+    config = guest.config
+    return {
+        "vmid": guest.vmid,
+        "name": guest.name,
+        "node": guest.node,
+        "status": "running" if guest.running else "stopped",
+        "template": guest.is_template,
+        "config": {key: value for key, value in config.items() if key != "cipassword"},
+        "pending": sorted(guest.pending),
+        "pool": guest.pool,
+        "tags": sorted(values.parse_tags(str(config.get("tags", "")))),
+        "ip_addresses": addresses,
+    }
+
+
+def list_servers(resources: Resources) -> list[dict[str, Any]]:
+    """Every virtual machine as the listing has it: name and status lag, see resources.py."""
+    return [
+        {
+            "vmid": row["vmid"],
+            "name": row.get("name"),
+            "node": row["node"],
+            "status": row.get("status", "unknown"),
+            "template": bool(row.get("template")),
+            "pool": row.get("pool"),
+            "tags": sorted(values.parse_tags(str(row.get("tags", "")))),
+        }
+        for row in sorted(resources.guests(), key=lambda row: int(row["vmid"]))
+        if row["type"] == "qemu"
+    ]
+
+
+def ip_addresses(client: PveClient, guest: Guest) -> list[str]:
+    """What the guest agent tells, else what cloud-init was told."""
+    found: list[str] | None = None
+    if guest.vmid is not None and guest.running and agent_enabled(guest.config):
+        found = agent_addresses(client, guest.node, guest.vmid)
+    return found or static_addresses(guest.config)
+
+
+def find(client: PveClient, resources: Resources, *, name: str | None, vmid: int | None) -> Guest | None:
+    """The server with this vmid, or else with this name. Raises ServerError when the name is not unique."""
+    if vmid is not None:
+        row = resources.guest(vmid)
+        if row is None:
+            return None
+        if row["type"] != "qemu":
+            raise ServerError(f"Unable to manage server {vmid}: it is a container")
+        return _look(client, vmid, row["node"], resources)
+    found = []
+    for candidate, node in named(client, resources, name or ""):
+        guest = _look(client, candidate, node, resources)
+        # The listing may still show the name of a server that is gone or renamed.
+        if guest is not None and guest.name == name:
+            found.append(guest)
+    if len(found) > 1:
+        vmids = ", ".join(str(guest.vmid) for guest in found)
+        raise ServerError(f"Unable to tell which server {name} is meant: {vmids} have that name; give the vmid")
+    return found[0] if found else None
+
+
+def _look(client: PveClient, vmid: int, node: str, resources: Resources) -> Guest | None:
+    if resources.nodes().get(node) is False:
+        raise ServerError(f"Unable to look at server {vmid}: its node {node} is offline")
+    row = resources.guest(vmid) or {}
+    try:
+        return observe(client, node, vmid, pool=row.get("pool"))
+    except PveNotFound:
+        return None
+
+
+def server_path(node: str, vmid: int | None) -> str:
+    return f"/nodes/{segment(node)}/qemu/{vmid}"
