@@ -48,7 +48,9 @@ else:
 
 DEFAULT_PATH = "~/.config/pvefleet/clusters.yml"
 SECRETS = ("password", "token_secret")
-# What an entry may have, and of which type. id and the times are recorded by proxmox_cluster.
+# Recorded by proxmox_cluster, of no use to a connection.
+BOOKKEEPING = ("id", "created_at", "updated_at")
+# What an entry may have, and of which type.
 KEYS: Mapping[str, type] = {
     "endpoints": list,
     "user": str,
@@ -75,8 +77,8 @@ class RegistryError(ConnectionParamsError):
     cause: the sentence's last part alone.
     """
 
-    def __init__(self, path: str, cause: str, verb: str = "use") -> None:
-        super().__init__(f"Unable to {verb} the registry {path}: {cause}")
+    def __init__(self, path: str, cause: str, *, verb: str = "use", place: str | None = None) -> None:
+        super().__init__(f"Unable to {verb} the registry {path}: {f'{place}: ' if place else ''}{cause}")
         self.cause = cause
 
 
@@ -103,7 +105,7 @@ class Registry:
         """How to reach a cluster, its secrets read now. overrides: timeouts. RegistryError."""
         chosen = self.pick(name)
         entry = self.clusters[chosen]
-        options = {key: value for key, value in entry.items() if key not in ("id", "created_at", "updated_at")}
+        options = {"endpoints": [], **{key: value for key, value in entry.items() if key not in BOOKKEEPING}}
         for key in SECRETS:
             if key in options:
                 options[key] = self.secret(chosen, key)
@@ -112,7 +114,7 @@ class Registry:
         try:
             return make_connection(name=chosen, **options, **overrides)
         except ConnectionParamsError as error:
-            raise self._error(f"clusters.{chosen}: {error}") from None
+            raise self._error(str(error), f"clusters.{chosen}") from None
 
     def secret(self, name: str, key: str) -> str:
         """A secret in plain text. RegistryError when the variable, the file or the vault's password is not there."""
@@ -131,17 +133,17 @@ class Registry:
             with open(self._near(value["file"]), encoding="utf-8") as file:
                 return file.read().rstrip("\r\n")
         except OSError as error:
-            raise self._error(f"{where}: {value['file']}: {error.strerror}") from None
+            raise self._error(f"{value['file']}: {error.strerror}", where) from None
         except UnicodeDecodeError:
-            raise self._error(f"{where}: {value['file']} is not text") from None
+            raise self._error(f"{value['file']} is not text", where) from None
         except ValueError as error:
-            raise self._error(f"{where}: {error}") from None
+            raise self._error(str(error), where) from None
 
     def _near(self, path: str) -> str:
         return os.path.join(os.path.dirname(os.path.abspath(self.path)), os.path.expanduser(path))
 
-    def _error(self, cause: str) -> RegistryError:
-        return RegistryError(self.path, cause)
+    def _error(self, cause: str, place: str | None = None) -> RegistryError:
+        return RegistryError(self.path, cause, place=place)
 
 
 def default_path(environment: Mapping[str, str] = os.environ) -> str:
@@ -204,7 +206,7 @@ def edit(path: str) -> Iterator[Registry]:
         # beside the registry, because the registry itself is replaced
         lock = os.open(os.path.join(folder, f".{os.path.basename(target)}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise RegistryError(path, str(error.strerror), "write") from None
+        raise RegistryError(path, str(error.strerror), verb="write") from None
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         registry = load(target) if os.path.exists(target) else Registry(target)
@@ -241,9 +243,9 @@ def _write(registry: Registry, folder: str) -> None:
             os.unlink(draft)
             raise
     except OSError as error:
-        raise RegistryError(registry.path, str(error.strerror), "write") from None
+        raise RegistryError(registry.path, str(error.strerror), verb="write") from None
     except ValueError as error:
-        raise RegistryError(registry.path, str(error), "write") from None
+        raise RegistryError(registry.path, str(error), verb="write") from None
 
 
 def _has_plain_secret(registry: Registry) -> bool:
