@@ -1,0 +1,3 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine: a process that runs what is queued, and keeps the inventory fresh."""

@@ -1,0 +1,103 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Runs playbooks on this machine, with ansible-runner."""
+
+from __future__ import annotations
+
+import os
+import queue
+import shlex
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible_runner import Runner, RunnerConfig
+
+from pvefleet.engine import processes
+from pvefleet.engine.base import End, Event, Job, Outcome
+from pvefleet.engine.folder import RunFolder
+from pvefleet.engine.transcript import Transcript
+
+TICK_SECONDS = 0.2
+
+
+class LocalExecutor:
+    """One ansible-playbook a job, each in a folder of its own below `runs`."""
+
+    def __init__(self, runs: Path) -> None:
+        self._runs = runs
+
+    def run(self, job: Job, on_events: Callable[[Sequence[Event]], None], stop: threading.Event) -> Outcome:
+        folder = RunFolder(self._runs / job.task_id)
+        try:
+            folder.write(job)
+            return self._play(job, folder, on_events, stop)
+        finally:
+            # Also what a module left in the background, and everything when on_events raised.
+            processes.end_run(job.task_id)
+            folder.remove()
+
+    def clean(self, task_id: str) -> None:
+        processes.end_run(task_id)
+        RunFolder(self._runs / task_id).remove()
+
+    def _play(
+        self, job: Job, folder: RunFolder, on_events: Callable[[Sequence[Event]], None], stop: threading.Event
+    ) -> Outcome:
+        spoken: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
+        transcript = Transcript(job.hidden)
+        runner = Runner(_config(job, folder), event_handler=_enqueue(spoken))
+        thread = threading.Thread(target=runner.run, name=f"runner {job.task_id}", daemon=True)
+        thread.start()
+        stopped = False
+        while True:
+            thread.join(TICK_SECONDS)
+            alive = thread.is_alive()
+            news: list[Event] = [transcript.clean(report) for report in folder.new_reports()]
+            while not spoken.empty():
+                news.extend(transcript.hear(spoken.get()))
+            if news:
+                on_events(news)
+            if not alive:
+                break
+            if stop.is_set() and not stopped:
+                stopped = True
+                processes.end_run(job.task_id)
+        if stopped:
+            return Outcome(End.STOPPED)
+        if runner.rc is None:
+            # Ended by a signal that is not ours, or the thread that reads it died.
+            return Outcome(End.DIED)
+        if runner.rc == 0:
+            return Outcome(End.COMPLETED, result=transcript.result)
+        return Outcome(End.FAILED, error=transcript.error(job.playbook))
+
+
+def _enqueue(spoken: queue.SimpleQueue[dict[str, Any]]) -> Callable[[dict[str, Any]], bool]:
+    def handler(event: dict[str, Any]) -> bool:
+        # An exception or a delay here would stall the run, so this does nothing else. False: nothing is kept on disk.
+        spoken.put(event)
+        return False
+
+    return handler
+
+
+def _config(job: Job, folder: RunFolder) -> RunnerConfig:
+    environment = folder.environment(job.task_id)
+    config = RunnerConfig(
+        private_data_dir=str(folder.path),
+        playbook=job.playbook,
+        inventory=str(folder.inventory),
+        cmdline=f"-e {shlex.quote(f'@{folder.variables}')}",
+        envvars=environment,
+        ident="run",
+    )
+    config.prepare()
+    # The runner also takes over our own whole environment, which has no business in a run.
+    config.env = {
+        name: value
+        for name, value in config.env.items()
+        if name in environment or os.environ.get(name) != value
+    }
+    return config
