@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import enum
+import http.client
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ ANSWERS = (
     _rule(PveConflict, Outcome.REFUSED, text=r"already exists"),
     _rule(PveNotFound, Outcome.REFUSED, 500, text=r"does not exist"),
     # PVE always says why: a bare 500 comes from a daemon that died or restarts.
-    _rule(PveError, Outcome.UNKNOWN, 500, text=r"^(Internal Server Error)?$"),
+    _rule(PveError, Outcome.UNKNOWN, 500, text=r"^$"),
     # Gateways on the way, and pveproxy's own words for a node that it could not ask (AnyEvent::HTTP).
     _rule(PveUnreachable, Outcome.UNKNOWN, 502, 503, 504, 595, 596, 597, 598, 599),
 )
@@ -162,6 +163,7 @@ ANSWERS = (
 _NO_MESSAGE = {
     401: "the credentials were not accepted",
     403: "permission denied",
+    404: "no such path",
     595: "the node could not be reached",
     596: "the node did not answer in time",
     597: "the node's answer was cut off",
@@ -176,6 +178,8 @@ def from_answer(
     message: PVE's words, from the body or the status line. errors: its message per parameter.
     """
     text = _one_line(message)
+    if text == http.client.responses.get(status):
+        text = ""  # HTTP's own word for the number, not PVE's
     fields = {name: _one_line(said) for name, said in (errors or {}).items()}
     rule = next((rule for rule in ANSWERS if rule.fits(status, text)), Rule(PveError, Outcome.REFUSED))
     reason = text or _NO_MESSAGE.get(status, f"Proxmox VE answered {status} without saying why")
