@@ -12,7 +12,7 @@ COLLECTION = ("galaxy.yml", "meta", "plugins", "roles", "playbooks", "LICENSE", 
 
 
 class CollectionHook(BuildHookInterface):
-    """An editable install leaves the collection out: `make setup` links the working tree, where copies would go stale."""
+    """Not for an editable install: `make setup` links the working tree, where copies would go stale."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if version == "editable":
