@@ -6,57 +6,63 @@
 from __future__ import annotations
 
 import argparse
+import json
 import math
+import os
 import signal
 import sys
+from collections.abc import Callable
 
 from .server import Lab
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError("must not be negative")
-    return value
+def _between(kind: type[int] | type[float], low: int, high: float) -> Callable[[str], float]:
+    """A parser of numbers in this range."""
 
+    def parse(text: str) -> float:
+        limits = f"must be a number from {low} to {high}" if math.isfinite(high) else f"must be a number from {low} on"
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(limits) from None
+        if not (math.isfinite(value) and low <= value <= high):
+            raise argparse.ArgumentTypeError(limits)
+        return value
 
-def _nodes(text: str) -> int:
-    value = int(text)
-    if not 1 <= value <= 99:
-        raise argparse.ArgumentTypeError("must be from 1 to 99")
-    return value
-
-
-def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65535:
-        raise argparse.ArgumentTypeError("must be from 0 to 65535")
-    return value
-
-
-def _seconds(text: str) -> float:
-    value = float(text)
-    if not (math.isfinite(value) and value >= 0):
-        raise argparse.ArgumentTypeError("must be a number of seconds, not negative")
-    return value
+    return parse
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.lab", description="Serve a simulated Proxmox VE cluster.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--pve-port", type=_port, default=8006, help="port, 0 for a free one (default: %(default)s)")
-    parser.add_argument("--nodes", type=_nodes, default=2, help="nodes of the cluster (default: %(default)s)")
-    parser.add_argument("--guests", type=_count, default=0, help="VMs that are there already (default: %(default)s)")
     parser.add_argument(
-        "--time-scale", type=_seconds, default=1.0, help="real seconds for each second of PVE (default: %(default)s)"
+        "--pve-port", type=_between(int, 0, 65535), default=8006, help="port, 0 for a free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--nodes", type=_between(int, 1, 99), default=2, help="nodes of the cluster (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--guests", type=_between(int, 0, 10**5), default=0, help="VMs that are there already (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--time-scale",
+        type=_between(float, 0, math.inf),
+        default=1.0,
+        help="real seconds for each second of PVE (default: %(default)s)",
     )
     parser.add_argument(
         "--latency",
-        type=_seconds,
+        type=_between(float, 0, math.inf),
         default=0.0,
         help="seconds, scaled too, added to every answer (default: %(default)s)",
     )
     return parser.parse_args()
+
+
+def _cause(error: OSError) -> str:
+    """asyncio words its own message around the number of the error."""
+    known = error.errno is not None and error.errno > 0
+    return os.strerror(error.errno) if known else (error.strerror or str(error))
 
 
 def main() -> int:
@@ -76,9 +82,12 @@ def main() -> int:
     try:
         lab.start()
     except OSError as error:
-        (error.strerror or str(error)).splitlines()[0]
+        where = f"{arguments.host} port {arguments.pve_port}"
+        sys.stderr.write(f"Unable to serve the lab on {where}: {_cause(error)}\n")
         return 1
     try:
+        sys.stdout.write(json.dumps({"pve": lab.description()}) + "\n")
+        sys.stdout.flush()
         signal.sigwait(signals)
     finally:
         lab.stop()

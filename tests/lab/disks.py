@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -34,8 +35,7 @@ class Disks:
         fmt = fmt if fmt in self._formats(store) else store.get("format") or self._formats(store)[0]
         if base and _is_file(store) and fmt == "raw":
             fmt = "qcow2"  # raw has no backing file
-        name = self._qm_free_name(sid, guest.vmid, fmt)
-        volume, fmt = self._volume_name(store, guest.vmid, fmt, name)
+        volume, fmt = self._volume_name(store, guest.vmid, fmt, self._free_name(store, guest.vmid, fmt))
         if base and _is_file(store):
             volume = f"{base}/{volume}"
         return self._add_volume(guest, sid, volume, fmt, size, parent=base)
@@ -68,6 +68,14 @@ class Disks:
             "parent": parent,
         }
         return f"{sid}:{volume}"
+
+    @staticmethod
+    def _free_name(store: dict[str, Any], vmid: int, fmt: str) -> str:
+        """The first vm-<vmid>-disk-<n> that is free on the storage, as a base volume too."""
+        names = [name for name, volume in store.setdefault("volumes", {}).items() if volume.get("vmid") == vmid]
+        taken = {int(found[1]) for name in names if (found := re.search(r"-disk-(\d+)", name.rpartition("/")[2]))}
+        free = next(number for number in range(len(taken) + 1) if number not in taken)
+        return f"vm-{vmid}-disk-{free}" + (f".{fmt}" if _is_file(store) else "")
 
     @staticmethod
     def _formats(store: dict[str, Any]) -> list[str]:
