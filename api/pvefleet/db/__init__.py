@@ -12,10 +12,11 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
-from sqlalchemy import create_engine, event
+from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.orm import Session
 
 SQLITE_BUSY_SECONDS = 15
+_WRITES = {"pvefleet_writes": True}
 
 
 def now() -> datetime:
@@ -23,13 +24,14 @@ def now() -> datetime:
 
 
 class Database:
-    """`read()` and `write()` give a session that ends with the block; `write()` commits, or rolls back on an exception."""
+    """read() and write() give a session that ends with the block; write() commits, or rolls back on an exception."""
 
     def __init__(self, url: str) -> None:
         self.engine = create_engine(url, pool_pre_ping=True)
         self.is_sqlite = self.engine.dialect.name == "sqlite"
         if self.is_sqlite:
             event.listen(self.engine, "connect", _configure_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
 
     @contextmanager
     def read(self) -> Iterator[Session]:
@@ -39,26 +41,23 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Session]:
         with Session(self.engine, expire_on_commit=False) as session, session.begin():
-            if self.is_sqlite:
-                # Taking the write lock first avoids the upgrade of a read transaction, which SQLite refuses at once.
-                session.connection().exec_driver_sql("BEGIN IMMEDIATE")
+            session.connection(execution_options=_WRITES)
             yield session
 
     def migrate(self) -> None:
         """Bring the schema to the newest revision."""
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self.engine.connect() as connection:
+        with self.engine.connect().execution_options(**_WRITES) as connection, connection.begin():
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
-            connection.commit()
 
     def dispose(self) -> None:
         self.engine.dispose()
 
 
 def _configure_sqlite(connection: Any, _record: Any) -> None:
-    # The driver's own implicit BEGIN would come before ours.
+    # Transactions begin in _begin_sqlite: the driver's own BEGIN comes late, and not for DDL.
     connection.isolation_level = None
     cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode = WAL")
@@ -67,3 +66,9 @@ def _configure_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute(f"PRAGMA busy_timeout = {SQLITE_BUSY_SECONDS * 1000}")
     cursor.close()
 
+
+def _begin_sqlite(connection: Connection) -> None:
+    # A transaction that turns from reading to writing is refused at once when another one wrote meanwhile: a writer
+    # takes the lock first, and waits for it.
+    writes = connection.get_execution_options().get("pvefleet_writes", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

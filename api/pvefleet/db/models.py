@@ -5,9 +5,22 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, Index, Integer, LargeBinary, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -26,7 +39,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    type_annotation_map = {datetime: UtcDateTime(), dict[str, Any]: JSON, list[str]: JSON}
+    type_annotation_map: ClassVar = {datetime: UtcDateTime(), dict[str, Any]: JSON, list[str]: JSON}
 
 
 class User(Base):
@@ -39,10 +52,20 @@ class User(Base):
     role: Mapped[str] = mapped_column(String(32))
     permissions: Mapped[list[str]]  # beyond the role's
     is_active: Mapped[bool] = mapped_column(default=True)
-    # Every session and token carries it; raising it ends them all (logout everywhere, password change).
-    generation: Mapped[int] = mapped_column(default=0)
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
+
+
+class Login(Base):
+    """A user who logged in: the session cookie and the bearer tokens name the row, and end with it."""
+
+    __tablename__ = "logins"
+
+    id: Mapped[str] = mapped_column(String(43), primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id", ondelete="CASCADE"), index=True)
+    refresh_hash: Mapped[str | None] = mapped_column(String(64))  # SHA-256 of the one refresh token that is good
+    created_at: Mapped[datetime]
+    expires_at: Mapped[datetime]
 
 
 class Cluster(Base):
@@ -61,6 +84,16 @@ class Cluster(Base):
     created_at: Mapped[datetime]
     updated_at: Mapped[datetime]
     checked_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(
+            "ix_clusters_one_default",
+            "is_default",
+            unique=True,
+            sqlite_where=text("is_default"),
+            postgresql_where=text("is_default"),
+        ),
+    )
 
 
 class Guest(Base):
@@ -129,7 +162,7 @@ class Lock(Base):
 
     __tablename__ = "locks"
 
-    resource: Mapped[str] = mapped_column(String(255), primary_key=True)
+    resource: Mapped[str] = mapped_column(String(600), primary_key=True)  # kind:cluster/name
     task_id: Mapped[str] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"), index=True)
 
 
@@ -173,7 +206,7 @@ class IdempotentAnswer(Base):
 
     user_id: Mapped[int] = mapped_column(primary_key=True)
     key: Mapped[str] = mapped_column(String(255), primary_key=True)
-    fingerprint: Mapped[str] = mapped_column(String(64))  # SHA-256 of method, path and body
+    fingerprint: Mapped[str] = mapped_column(String(64))  # keyed digest of method, path and body
     status_code: Mapped[int | None]
     content_type: Mapped[str | None] = mapped_column(String(255))
     body: Mapped[str | None] = mapped_column(Text)

@@ -1,0 +1,29 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How often a client may do something."""
+
+from __future__ import annotations
+
+import ipaddress
+
+from flask import Response, request
+from flask_limiter import Limiter
+
+from pvefleet.services import services
+
+
+def client_address() -> str:
+    """The client's address; of IPv6 the /64, which is what one host gets to choose from."""
+    address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - nothing listens here
+    if address.version == 6:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+def _refused(response: Response) -> bool:
+    return response.status_code == 401
+
+
+limiter = Limiter(client_address, headers_enabled=True)
+# One count for all the ways to log in; a login that works costs nothing.
+login_limit = limiter.shared_limit(lambda: services().settings.login_rate, scope="login", deduct_when=_refused)

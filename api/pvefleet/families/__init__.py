@@ -1,0 +1,78 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A family of the contract: routes under a prefix, each with the permission that it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from flask import Response, jsonify
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models import Tag
+from pydantic import BaseModel
+
+from pvefleet.access.permissions import DECLARABLE, OPEN
+from pvefleet.dialects import Dialect
+
+View = TypeVar("View", bound=Callable[..., Response])
+
+
+class Family:
+    """Collects routes at import. create_app registers the blueprint, and guards it by `permissions`.
+
+    permissions: endpoint to declared permission. forms: endpoints that take a form as well as JSON.
+    """
+
+    def __init__(self, name: str, prefix: str, *, dialect: Dialect, tag: str | None = None) -> None:
+        self.name = name
+        self.prefix = prefix
+        self.dialect = dialect
+        self.permissions: dict[str, str] = {}
+        self.forms: set[str] = set()
+        self.blueprint = APIBlueprint(name, __name__, url_prefix=prefix, abp_tags=[Tag(name=tag or name)])
+        # flask-openapi3 would describe errors of its own where a route describes none
+        self.blueprint.abp_responses = {"400": dialect.error_model, "default": dialect.error_model}
+
+    def get(self, rule: str, *, permission: str, **options: Any) -> Callable[[View], View]:
+        return self._route("get", rule, permission, options)
+
+    def post(self, rule: str, *, permission: str, form: bool = False, **options: Any) -> Callable[[View], View]:
+        return self._route("post", rule, permission, options, form)
+
+    def put(self, rule: str, *, permission: str, **options: Any) -> Callable[[View], View]:
+        return self._route("put", rule, permission, options)
+
+    def patch(self, rule: str, *, permission: str, **options: Any) -> Callable[[View], View]:
+        return self._route("patch", rule, permission, options)
+
+    def delete(self, rule: str, *, permission: str, **options: Any) -> Callable[[View], View]:
+        return self._route("delete", rule, permission, options)
+
+    def answer(
+        self, data: BaseModel | Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> Response:
+        """A success in the family's dialect."""
+        plain = data.model_dump(mode="json") if isinstance(data, BaseModel) else data
+        response = jsonify(self.dialect.success(plain))
+        response.status_code = status
+        response.headers.update(headers or {})
+        return response
+
+    def _route(
+        self, method: str, rule: str, permission: str, options: dict[str, Any], form: bool = False
+    ) -> Callable[[View], View]:
+        """permission: one of access.permissions, "any_user" or "open". options: flask-openapi3's, as responses."""
+        if permission not in DECLARABLE:
+            raise ValueError(f"{method.upper()} {self.prefix}{rule}: there is no permission {permission!r}")
+
+        def register(view: View) -> View:
+            endpoint = f"{self.name}.{view.__name__}"
+            self.permissions[endpoint] = permission
+            if form:
+                self.forms.add(endpoint)
+            security: list[dict[str, list[Any]]] = [] if permission == OPEN else [{"session": []}, {"bearer": []}]
+            getattr(self.blueprint, method)(rule, security=security, **options)(view)
+            return view
+
+        return register

@@ -1,0 +1,62 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every process of the service is built of: the web's and the engine's alike."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import cast
+
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import Connection
+from flask import current_app
+
+from pvefleet import clusters
+from pvefleet.access.tokens import Tokens
+from pvefleet.access.vault import Vault, load_keys
+from pvefleet.config import Settings
+from pvefleet.db import Database
+from pvefleet.db.models import Cluster
+from pvefleet.messages import Catalogue
+
+
+@dataclass(frozen=True)
+class Services:
+    """stopping is set when the process was told to end: what waits or streams must finish then."""
+
+    settings: Settings
+    db: Database
+    vault: Vault
+    tokens: Tokens
+    catalogue: Catalogue
+    stopping: threading.Event = field(default_factory=threading.Event)
+
+    @classmethod
+    def build(cls, settings: Settings) -> Services:
+        """Opens the database (see Database.migrate) and reads the keys, which are made when there are none.
+
+        Raises SettingsError when home or the keys cannot be used.
+        """
+        prepare_home(settings)
+        keys = load_keys(settings)
+        return cls(
+            settings=settings,
+            db=Database(settings.effective_database_url),
+            vault=Vault(keys),
+            tokens=Tokens(keys, settings.token_lifetime),
+            catalogue=Catalogue.load(),
+        )
+
+    def connection(self, cluster: Cluster) -> Connection:
+        """How to reach a registered cluster, with its credentials. Raises VaultError."""
+        return clusters.connection(self.vault, cluster)
+
+
+def prepare_home(settings: Settings) -> None:
+    """Makes the home directory, readable by its owner alone."""
+    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def services() -> Services:
+    """The current application's."""
+    return cast(Services, current_app.extensions["pvefleet"])

@@ -1,0 +1,28 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""From pydantic's errors to one readable message per field."""
+
+from __future__ import annotations
+
+from pydantic import ValidationError
+
+from pvefleet.errors import InvalidFields, Problem
+
+# More of them tell nobody anything new.
+MOST = 20
+
+
+def invalid(error: ValidationError) -> InvalidFields:
+    """Message ids are "field." and pydantic's type of the error, or a PydanticCustomError's own type."""
+    problems = []
+    for item in error.errors(include_url=False, include_input=False)[:MOST]:
+        path = _path(item["loc"])
+        fields = {**item.get("ctx", {}), "reason": item["msg"]}
+        problems.append(Problem(path, f"field.{item['type']}", fields, f"label.{error.title}.{path}"))
+    return InvalidFields(*problems)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    # a field's name can be anything that JSON can hold: keep it short, and printable in any answer
+    path = ".".join(str(part) for part in location) or "body"
+    return path[:100].encode("utf-8", "replace").decode()

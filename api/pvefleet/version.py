@@ -1,0 +1,7 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+from importlib.metadata import version
+
+VERSION = version("pvefleet")
