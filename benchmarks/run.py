@@ -1,0 +1,128 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`make bench`: the same servers by proxmox_server and by community.proxmox's proxmox_kvm, each in a fresh lab."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient
+from rich.console import Console
+from rich.table import Table
+
+from tests.lab import Lab
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+# Both run on the same Python and ansible-core, those of the package `ansible`, which has community.proxmox.
+VENV = CHECKOUT / ".cache/bench"
+PACKAGES = ("ansible>=12", "proxmoxer>=2.3", "requests>=2.32")
+PLAYBOOKS = {"proxmox_server": "pvefleet.infra", "proxmox_kvm": "community.proxmox"}
+
+
+@dataclass(frozen=True)
+class Measured:
+    seconds: float
+    calls: int
+
+
+def prepare() -> None:
+    """The virtual environment with community.proxmox in it; made once."""
+    if (VENV / "ready").exists():
+        return
+    subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
+    subprocess.run([VENV / "bin/python", "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    (VENV / "ready").touch()
+
+
+def measure(playbook: str, servers: int, time_scale: float, latency: float) -> Measured:
+    """Seconds and API calls of one ansible-playbook run. AssertionError when the servers are not as they should be."""
+    # The lab counts latency in its own seconds.
+    with Lab(time_scale=time_scale, latency=latency / time_scale) as lab:
+        environment = {
+            **os.environ,
+            "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".venv/collections"),
+            "ANSIBLE_HOME": str(CHECKOUT / ".cache/ansible"),
+            "PROXMOX_HOST": "127.0.0.1",
+            "PROXMOX_PORT": str(lab.port),
+            "PROXMOX_USER": lab.username,
+            "PROXMOX_PASSWORD": lab.password,
+            "PROXMOX_CA_PATH": lab.ca_file,
+            "REQUESTS_CA_BUNDLE": lab.ca_file,
+        }
+        variables = {"servers": servers, "template_name": lab.template_name, "template_node": lab.nodes[0]}
+        argv = [VENV / "bin/ansible-playbook", "-i", "localhost,", "-e", json.dumps(variables)]
+        argv += ["-e", f"ansible_python_interpreter={VENV / 'bin/python'}", f"benchmarks/{playbook}.yml"]
+        begin = time.monotonic()
+        done = subprocess.run(argv, cwd=CHECKOUT, env=environment, capture_output=True, text=True, check=False)
+        seconds = time.monotonic() - begin
+        assert done.returncode == 0, f"{playbook} failed:\n{done.stdout[-3000:]}\n{done.stderr[-2000:]}"
+        calls = len(lab.requests)
+        check(lab, servers)
+    return Measured(seconds, calls)
+
+
+def check(lab: Lab, servers: int) -> None:
+    """That the servers run, and are what both playbooks say."""
+    client = PveClient(lab.connection())
+    node = f"/nodes/{lab.nodes[0]}/qemu"
+    guests = {guest["name"]: guest for guest in client.get(node)}
+    for number in range(1, servers + 1):
+        guest = guests[f"bench-{number}"]
+        assert guest["status"] == "running", guest
+        config = client.get(f"{node}/{guest['vmid']}/config", {"current": True})
+        wanted = {
+            "cores": 2,
+            "memory": "2048",
+            "ciuser": "ops",
+            "ipconfig0": f"ip=10.0.0.{number}/24,gw=10.0.0.254",
+        }
+        assert {key: config.get(key) for key in wanted} == wanted, config
+        assert "bridge=vmbr0" in config["net0"], config
+
+
+def version(collection: str) -> str:
+    argv = [VENV / "bin/ansible-galaxy", "collection", "list", "--format", "json", collection]
+    environment = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".venv/collections")}
+    listed = subprocess.run(argv, env=environment, capture_output=True, text=True, check=True).stdout
+    return str(next(iter(json.loads(listed).values()))[collection]["version"])
+
+
+def core_version() -> str:
+    argv = [VENV / "bin/ansible-playbook", "--version"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("--servers", type=int, default=20)
+    parser.add_argument("--latency", type=float, default=0.02, help="seconds for each answer (default: %(default)s)")
+    parser.add_argument("--time-scale", type=float, default=1.0, help="of the lab; 1 is PVE's own times")
+    arguments = parser.parse_args()
+    prepare()
+    console = Console()
+    table = Table(title=f"{arguments.servers} servers cloned, configured and started", title_justify="left")
+    for column in ("module", "collection", "seconds", "API calls", "calls a server"):
+        table.add_column(column, justify="right" if column in ("seconds", "API calls", "calls a server") else "left")
+    for playbook, collection in PLAYBOOKS.items():
+        with console.status(f"{playbook} ..."):
+            found = measure(playbook, arguments.servers, arguments.time_scale, arguments.latency)
+        each = found.calls / arguments.servers
+        table.add_row(
+            playbook, f"{collection} {version(collection)}", f"{found.seconds:.1f}", str(found.calls), f"{each:.1f}"
+        )
+    console.print(table)
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {core_version()}"
+    console.print(f"latency {arguments.latency} s, time scale {arguments.time_scale}, {machine}", highlight=False)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
