@@ -23,6 +23,10 @@ options:
       - Node of the server. A clone is made on its template's node and an empty server on the cluster's default node
         unless it is given. An existing server is not moved.
     type: str
+  create:
+    description: Whether a server that does not exist is created. If not, that is an error.
+    type: bool
+    default: true
   rename:
     description:
       - Whether the server with this O(vmid) gets O(name) when it has another name. Without it that is an error, for it

@@ -154,11 +154,13 @@ class _Convergence:
     def _create(self) -> Guest:
         """The new server; in check mode, what it would be."""
         spec = self.spec
+        if not spec.create or spec.state == "restarted":
+            raise ServerError(f"Unable to manage server {spec.label}: there is none")
         if spec.name is None:
             raise ServerError(f"Unable to create server {spec.vmid}: a new server needs a name")
-        if spec.state == "restarted" or not (spec.clone or spec.disks or spec.nics or "memory" in spec.scalars):
+        if not (spec.clone or spec.disks or spec.nics or "memory" in spec.scalars):
             raise ServerError(
-                f"Unable to manage server {spec.name}: there is none, and nothing says how to create it: "
+                f"Unable to create server {spec.name}: there is none, and nothing says what it should be: "
                 "give clone, or the disks, nics or memory of an empty one"
             )
         if spec.clone:

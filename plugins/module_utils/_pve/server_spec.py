@@ -36,6 +36,7 @@ SERVER_OPTIONS: dict[str, dict[str, Any]] = {
     "name": {"type": "str"},
     "vmid": {"type": "int"},
     "node": {"type": "str"},
+    "create": {"type": "bool", "default": True},
     "rename": {"type": "bool", "default": False},
     "clone": {
         "type": "dict",
@@ -139,6 +140,7 @@ class ServerSpec:
     name: str | None = None
     vmid: int | None = None
     node: str | None = None
+    create: bool = True
     rename: bool = False
     clone: CloneSpec | None = None
     scalars: Mapping[str, str] = field(default_factory=dict)  # PVE key -> PVE value
@@ -175,6 +177,7 @@ def server_spec(options: Mapping[str, Any]) -> ServerSpec:
         name=_checked("name", options.get("name"), values.server_name),
         vmid=_checked("vmid", options.get("vmid"), _in_range(100, 999_999_999)),
         node=options.get("node"),
+        create=bool(options.get("create", True)),
         rename=bool(options.get("rename")),
         clone=CloneSpec(str(clone["template"]), clone.get("full", True), clone.get("storage"), clone.get("format"))
         if clone
