@@ -6,7 +6,8 @@ from __future__ import annotations
 
 from typing import Any, NoReturn
 
-from flask_openapi3.models import Info, SecurityScheme
+from flask_openapi3.models.info import Info
+from flask_openapi3.models.security_scheme import SecurityScheme
 from flask_openapi3.openapi import OpenAPI
 from pydantic import ValidationError
 from werkzeug.middleware.proxy_fix import ProxyFix

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from flask import Response, jsonify
 from flask_openapi3.blueprint import APIBlueprint
-from flask_openapi3.models import Tag
+from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
 from pvefleet.access.permissions import DECLARABLE, OPEN
