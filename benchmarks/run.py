@@ -19,11 +19,14 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.lab import Lab
+from tests.lab.seed import add_template
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 # Both run on the same Python and ansible-core, those of the package `ansible`, which has community.proxmox.
 VENV = CHECKOUT / ".cache/bench"
 PACKAGES = ("ansible>=12", "proxmoxer>=2.3", "requests>=2.32")
+# Small, so that what is measured is the modules and not the copying of disks.
+TEMPLATE, TEMPLATE_BYTES = "bench-template", 64 * 1024**2
 PLAYBOOKS = {"proxmox_server": "pvefleet.infra", "proxmox_kvm": "community.proxmox"}
 
 
@@ -46,6 +49,8 @@ def measure(playbook: str, servers: int, time_scale: float, latency: float) -> M
     """Seconds and API calls of one ansible-playbook run. AssertionError when the servers are not as they should be."""
     # The lab counts latency in its own seconds.
     with Lab(time_scale=time_scale, latency=latency / time_scale) as lab:
+        lab.do(add_template, lab.pve, 9100, TEMPLATE, lab.nodes[0], "local-lvm", TEMPLATE_BYTES)
+        lab.do(lab.pve.settle_resources)
         environment = {
             **os.environ,
             "ANSIBLE_COLLECTIONS_PATH": str(CHECKOUT / ".venv/collections"),
@@ -57,7 +62,7 @@ def measure(playbook: str, servers: int, time_scale: float, latency: float) -> M
             "PROXMOX_CA_PATH": lab.ca_file,
             "REQUESTS_CA_BUNDLE": lab.ca_file,
         }
-        variables = {"servers": servers, "template_name": lab.template_name, "template_node": lab.nodes[0]}
+        variables = {"servers": servers, "template_name": TEMPLATE, "template_node": lab.nodes[0]}
         argv = [VENV / "bin/ansible-playbook", "-i", "localhost,", "-e", json.dumps(variables)]
         argv += ["-e", f"ansible_python_interpreter={VENV / 'bin/python'}", f"benchmarks/{playbook}.yml"]
         begin = time.monotonic()
@@ -96,8 +101,8 @@ def version(collection: str) -> str:
 
 
 def core_version() -> str:
-    argv = [VENV / "bin/ansible-playbook", "--version"]
-    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.splitlines()[0]
+    argv = [VENV / "bin/python", "-c", "import ansible.release; print(ansible.release.__version__)"]
+    return subprocess.run(argv, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def main() -> int:
@@ -119,7 +124,7 @@ def main() -> int:
             playbook, f"{collection} {version(collection)}", f"{found.seconds:.1f}", str(found.calls), f"{each:.1f}"
         )
     console.print(table)
-    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, {core_version()}"
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, ansible-core {core_version()}"
     console.print(f"latency {arguments.latency} s, time scale {arguments.time_scale}, {machine}", highlight=False)
     return 0
 
