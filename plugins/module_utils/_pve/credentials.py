@@ -28,7 +28,7 @@ def endpoint_url(text: str, port: int = DEFAULT_PORT) -> str:
     """
     given = text.strip()
     # a bare IPv6 address has colons but no port
-    url = given if "://" in given else f"https://[{given}]" if _is_ipv6(given) else f"https://{given}"
+    url = given if "://" in given else f"https://[{_ipv6(given)}]" if _ipv6(given) else f"https://{given}"
     try:
         parts = urlsplit(url)
         host, own_port = parts.hostname or "", parts.port
@@ -40,19 +40,21 @@ def endpoint_url(text: str, port: int = DEFAULT_PORT) -> str:
         raise ConnectionParamsError("user and password do not belong into the address of an API")
     if parts.path not in ("", "/") or parts.query or parts.fragment or "?" in given or "#" in given:
         raise ConnectionParamsError(f"{given!r} has more than host and port")
-    if not _is_ipv6(host) and _HOST_NAME.fullmatch(host) is None:
+    if not _ipv6(host) and _HOST_NAME.fullmatch(host) is None:
         raise ConnectionParamsError(f"{given!r} has no valid host name or address")
     number = port if own_port is None else own_port
     if not 1 <= number <= 65535:
         raise ConnectionParamsError(f"port {number} is not between 1 and 65535")
-    return f"https://[{host}]:{number}" if _is_ipv6(host) else f"https://{host}:{number}"
+    return f"https://[{host}]:{number}" if _ipv6(host) else f"https://{host}:{number}"
 
 
-def _is_ipv6(text: str) -> bool:
+def _ipv6(text: str) -> str | None:
+    """An IPv6 address without its brackets, None for anything else."""
+    bare = text[1:-1] if text.startswith("[") and text.endswith("]") else text
     try:
-        return ipaddress.ip_address(text.strip("[]")).version == 6
+        return str(ipaddress.IPv6Address(bare)) if "%" not in bare else None
     except ValueError:
-        return False
+        return None
 
 
 def make_connection(

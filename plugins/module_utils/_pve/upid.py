@@ -127,10 +127,11 @@ def percent_of(line: str) -> int | None:
 
 def log_tail(lines: Iterable[str], exitstatus: str | None = None) -> list[str]:
     """The last lines that say something: no progress, no blanks, no `TASK ERROR` that repeats the exit status."""
+    repetition = f"TASK ERROR: {exitstatus}".strip()
     telling = (
         line.strip()[:TAIL_WIDTH]
         for line in lines
-        if line.strip() and percent_of(line) is None and line.strip() != f"TASK ERROR: {exitstatus}"
+        if line.strip() not in ("", repetition) and percent_of(line) is None
     )
     return list(telling)[-TAIL_LINES:]
 
