@@ -17,9 +17,9 @@ from pvefleet import settings_page
 from pvefleet.access import users
 from pvefleet.access.permissions import ROLES
 from pvefleet.config import SettingsError, load_settings
-from pvefleet.db import Database
+from pvefleet.db import Database, DatabaseError
 from pvefleet.db.models import User
-from pvefleet.services import prepare_home
+from pvefleet.services import open_database, prepare_home
 from pvefleet.version import VERSION
 
 _home = click.option("--home", type=click.Path(path_type=Path), help="Directory of the database and the keys.")
@@ -93,7 +93,7 @@ def _database(home: Path | None) -> Iterator[Database]:
     """The database with all its tables, whether the service has ever run or not."""
     chosen = load_settings(home=home)
     prepare_home(chosen)
-    db = Database(chosen.effective_database_url)
+    db = open_database(chosen)
     try:
         db.migrate()
         yield db
@@ -106,7 +106,7 @@ def _sentences() -> Iterator[None]:
     """What the user can put right is told in a sentence, with exit status 1."""
     try:
         yield
-    except (SettingsError, serving.ServeError, users.UserError) as error:
+    except (SettingsError, serving.ServeError, users.UserError, DatabaseError) as error:
         raise click.ClickException(str(error)) from None
 
 

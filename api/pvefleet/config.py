@@ -10,6 +10,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import limits
+from limits.errors import ConfigurationError
+from limits.storage import storage_from_string
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic.networks import IPvAnyNetwork
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -33,7 +36,7 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         default="",
-        description="SQLAlchemy URL of the database. Empty means SQLite in <home>/pvefleet.db.",
+        description="SQLAlchemy URL of the database. Empty means SQLite in the file pvefleet.db of the home directory.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")
@@ -59,8 +62,8 @@ class Settings(BaseSettings):
     )
     secret_key_file: Path | None = Field(
         default=None,
-        description="File with the Fernet keys, one a line, newest first. Default <home>/secret.key, made with mode"
-        " 0600 when it is missing. Without its keys stored credentials cannot be read: back it up.",
+        description="File with the Fernet keys, one a line, newest first. Default is secret.key in the home directory,"
+        " made with mode 0600 when it is missing. Without its keys stored credentials cannot be read: back it up.",
     )
     session_lifetime: timedelta = Field(
         default=timedelta(hours=12), description="Time after a login when a browser session ends."
@@ -71,11 +74,11 @@ class Settings(BaseSettings):
     )
     login_rate: str = Field(
         default="10/minute",
-        description="How many failed logins an address may have, as <count>/<second, minute, hour or day>.",
+        description="How many failed logins an address may have: a count, / and second, minute, hour or day.",
     )
     ratelimit_storage_uri: str = Field(
         default="memory://",
-        description="Where such counts are kept. memory:// counts in each web worker for itself; redis://... counts"
+        description="Where such counts are kept. memory:// counts in each web worker for itself; a redis:// URL counts"
         " for all of them (needs the Python package redis).",
     )
 
@@ -108,6 +111,21 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
+
+    @field_validator("login_rate")
+    @classmethod
+    def _a_rate(cls, value: str) -> str:
+        limits.parse_many(value)
+        return value
+
+    @field_validator("ratelimit_storage_uri")
+    @classmethod
+    def _a_storage(cls, value: str) -> str:
+        try:
+            storage_from_string(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from None
+        return value
 
     @field_validator("allowed_networks", mode="before")
     @classmethod

@@ -10,11 +10,12 @@ from typing import cast
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import Connection
 from flask import current_app
+from sqlalchemy.exc import ArgumentError
 
 from pvefleet import clusters
 from pvefleet.access.tokens import Tokens
 from pvefleet.access.vault import Vault, load_keys
-from pvefleet.config import Settings
+from pvefleet.config import Settings, SettingsError
 from pvefleet.db import Database
 from pvefleet.db.models import Cluster
 from pvefleet.messages import Catalogue
@@ -41,7 +42,7 @@ class Services:
         keys = load_keys(settings)
         return cls(
             settings=settings,
-            db=Database(settings.effective_database_url),
+            db=open_database(settings),
             vault=Vault(keys),
             tokens=Tokens(keys, settings.token_lifetime),
             catalogue=Catalogue.load(),
@@ -53,8 +54,19 @@ class Services:
 
 
 def prepare_home(settings: Settings) -> None:
-    """Makes the home directory, readable by its owner alone."""
-    settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Makes the home directory, for its owner alone. Raises SettingsError."""
+    try:
+        settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SettingsError(f"Unable to make the directory {settings.home}: {error.strerror}") from None
+
+
+def open_database(settings: Settings) -> Database:
+    """Raises SettingsError for a URL that is none, or needs a package that is missing."""
+    try:
+        return Database(settings.effective_database_url)
+    except (ArgumentError, ImportError) as error:
+        raise SettingsError(f"Unable to use PVEFLEET_DATABASE_URL: {error}") from None
 
 
 def services() -> Services:

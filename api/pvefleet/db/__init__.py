@@ -12,7 +12,9 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 SQLITE_BUSY_SECONDS = 15
@@ -21,6 +23,10 @@ _WRITES = {"pvefleet_writes": True}
 
 def now() -> datetime:
     return datetime.now(UTC)
+
+
+class DatabaseError(RuntimeError):
+    """str() says in one sentence why the database cannot be used."""
 
 
 class Database:
@@ -45,12 +51,17 @@ class Database:
             yield session
 
     def migrate(self) -> None:
-        """Bring the schema to the newest revision."""
+        """Bring the schema to the newest revision. Raises DatabaseError when the database cannot be used."""
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        with self.engine.connect().execution_options(**_WRITES) as connection, connection.begin():
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+        try:
+            with self.engine.connect().execution_options(**_WRITES) as connection, connection.begin():
+                config.attributes["connection"] = connection
+                command.upgrade(config, "head")
+        except DBAPIError as error:
+            raise DatabaseError(f"Unable to open the database: {error.orig}") from None
+        except CommandError as error:  # a revision that this version does not know
+            raise DatabaseError(f"Unable to use the database: {error}. Was it made by a newer version?") from None
 
     def dispose(self) -> None:
         self.engine.dispose()
