@@ -8,15 +8,14 @@ import argparse
 import json
 import os
 import secrets
-import select
 import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -31,7 +30,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
 START_SECONDS = 60
 STOP_SECONDS = 20
-TASK_SECONDS = 300
+NEWLINE = "\n"
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 FINAL = ("completed", "failed", "cancelled")
 
 SERVER = {
@@ -62,6 +62,9 @@ class Interrupted(BaseException):
 
 
 def interrupt(_signum: int, _frame: FrameType | None) -> None:
+    # A second Ctrl-C must not cut off the ending of the processes.
+    for signum in SIGNALS:
+        signal.signal(signum, signal.SIG_IGN)
     raise Interrupted
 
 
@@ -81,17 +84,16 @@ def free_port(wanted: int, variable: str) -> int:
 
 
 @contextmanager
-def child(name: str, argv: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A process in a session of its own (Ctrl-C reaches us alone, and we end it), its stderr in `log`."""
-    with log.open("w") as errors:
+def child(name: str, argv: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A process in a session of its own (Ctrl-C reaches us alone, and we end it), all that it says in `log`."""
+    with log.open("w") as output:
         process = subprocess.Popen(
             argv,
             cwd=CHECKOUT,
             env={**os.environ, **environment},
             stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
+            stdout=output,
+            stderr=subprocess.STDOUT,
             start_new_session=True,
         )
     try:
@@ -106,8 +108,15 @@ def child(name: str, argv: list[str], log: Path, **environment: str) -> Iterator
             process.wait()
 
 
-def last_lines(log: Path, count: int = 15) -> str:
-    return "\n".join(log.read_text(errors="replace").strip().splitlines()[-count:])
+def wait_until(ready: Callable[[], bool], process: subprocess.Popen[bytes], what: str, log: Path) -> None:
+    """Returns once `ready`. DemoError with the end of its log when the process ends or is not ready in time."""
+    deadline = time.monotonic() + START_SECONDS
+    while process.poll() is None and time.monotonic() < deadline:
+        if ready():
+            return
+        time.sleep(0.1)
+    said = log.read_text(errors="replace").strip().splitlines()[-15:]
+    raise DemoError(f"Unable to start {what}: {NEWLINE.join(said) or 'it says nothing'}")
 
 
 def start_lab(stack: ExitStack, port: int, time_scale: float, home: Path) -> dict[str, Any]:
@@ -115,12 +124,9 @@ def start_lab(stack: ExitStack, port: int, time_scale: float, home: Path) -> dic
     log = home / "lab.log"
     argv = [sys.executable, "-m", "tests.lab", "--host", HOST, "--pve-port", str(port), "--nodes", "2", "--guests", "4"]
     lab = stack.enter_context(child("The lab", [*argv, "--time-scale", str(time_scale)], log))
-    assert lab.stdout is not None
-    ready, _, _ = select.select([lab.stdout], [], [], START_SECONDS)
-    line = lab.stdout.readline() if ready else ""
-    if not line:
-        raise DemoError(f"Unable to start the lab:\n{last_lines(log) or 'it says nothing'}")
-    description: dict[str, Any] = json.loads(line)["pve"]
+    # Its first line, when it is whole, is the description.
+    wait_until(lambda: log.read_text().startswith("{") and NEWLINE in log.read_text(), lab, "the lab", log)
+    description: dict[str, Any] = json.loads(log.read_text().splitlines()[0])["pve"]
     return description
 
 
@@ -131,14 +137,14 @@ def start_service(stack: ExitStack, port: int, password: str, home: Path) -> Non
     argv = [pvefleet, "serve", "--host", HOST, "--port", str(port), "--home", str(home / "service")]
     settings = {"PVEFLEET_ADMIN_PASSWORD": password, "PVEFLEET_OBSERVE_INTERVAL": "1"}
     service = stack.enter_context(child("The service", argv, log, **settings))
-    deadline = time.monotonic() + START_SECONDS
-    while service.poll() is None and time.monotonic() < deadline:
+
+    def healthy() -> bool:
         try:
-            if requests.get(f"http://{HOST}:{port}/health", timeout=2).ok:
-                return
+            return requests.get(f"http://{HOST}:{port}/health", timeout=2).ok
         except requests.ConnectionError:
-            time.sleep(0.2)
-    raise DemoError(f"Unable to start the service:\n{last_lines(log) or 'it says nothing'}")
+            return False
+
+    wait_until(healthy, service, "the service", log)
 
 
 # ---------------------------------------------------------------------- steps
@@ -152,6 +158,7 @@ class Api:
         self._session = requests.Session()
         # Nothing of this machine's settings (proxies, .netrc) belongs to a service on loopback.
         self._session.trust_env = False
+        self._session.headers["Accept-Language"] = "en"
 
     def call(self, step: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The answer's JSON. DemoError "Unable to <step>: ..." on any refusal."""
@@ -248,7 +255,8 @@ def run(port: int, pve_port: int, time_scale: float, once: bool) -> None:
         console.print(Panel(f"{api.url}   user admin   password {password}", title="PVE Fleet", expand=False))
         if not once:
             console.print("It serves until Ctrl-C.")
-            signal.pause()
+            with suppress(Interrupted):
+                signal.pause()
 
 
 @contextmanager
@@ -270,7 +278,7 @@ def main() -> int:
     parser.add_argument("--time-scale", type=float, default=1.0, help="real seconds for each second of the lab's PVE")
     parser.add_argument("--once", action="store_true", help="end after the tour instead of serving on")
     arguments = parser.parse_args()
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    for signum in SIGNALS:
         signal.signal(signum, interrupt)
     try:
         run(arguments.port, arguments.pve_port, arguments.time_scale, arguments.once)
@@ -278,7 +286,8 @@ def main() -> int:
         console.print(f"[red]{error}", highlight=False)
         return 1
     except Interrupted:
-        console.print("Interrupted, everything is down.")
+        console.print("[red]Interrupted. Everything is down.")
+        return 1
     return 0
 
 
