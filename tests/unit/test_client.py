@@ -4,10 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import socket
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,48 @@ DEAD = "https://127.0.0.1:1"
 
 def always(data: Any = "done") -> Callable[[Request], Answer]:
     return lambda request: Answer(TICKET if request.path == "/access/ticket" else data)
+
+
+class Proxy:
+    """An HTTP proxy that knows CONNECT, and keeps what it was told in plain text."""
+
+    def __init__(self) -> None:
+        self.heads: list[bytes] = []
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # closed by the test
+            while True:
+                threading.Thread(target=self._serve, args=self._socket.accept()[:1], daemon=True).start()
+
+    def _serve(self, near: socket.socket) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += near.recv(4096)
+        self.heads.append(head)
+        host, _, port = head.split()[1].decode().rpartition(":")
+        far = socket.create_connection((host, int(port)))
+        near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+        threading.Thread(target=self._pump, args=(far, near), daemon=True).start()
+        self._pump(near, far)
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    running = Proxy()
+    yield running
+    running.close()
 
 
 # ---------------------------------------------------------------- who we are
@@ -120,6 +164,15 @@ def test_wrong_password_names_the_user(serve: Serve) -> None:
 def test_second_factor_is_a_clear_error(serve: Serve) -> None:
     server = serve(lambda _: Answer({"ticket": "PVE:!tfa!x", "NeedTFA": 1, "CSRFPreventionToken": "x"}))
     with pytest.raises(PveAuthFailed, match=r"second factor.*API token"):
+        client_for(server).get("/version")
+
+
+@pytest.mark.parametrize(
+    "answer", [Answer(status=404, body=b"<html>"), Answer(None), Answer({"token": "x"}), Answer(["x"])]
+)
+def test_login_at_something_else_is_no_traceback(serve: Serve, answer: Answer) -> None:
+    server = serve(lambda _: answer)
+    with pytest.raises(PveUnreachable, match=r"has no login|as Proxmox VE never does"):
         client_for(server).get("/version")
 
 
@@ -217,6 +270,22 @@ def test_proxy_of_the_environment(
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
     monkeypatch.setenv("NO_PROXY", no_proxy)
     assert transport.proxies_for(url) == ({"https": "http://proxy.example:3128"} if expected else {})
+
+
+def test_proxy_carries_the_tls_to_the_node_and_sees_no_secret(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch, proxy: Proxy
+) -> None:
+    for name in ("no_proxy", "NO_PROXY", "https_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+    monkeypatch.setattr(transport, "_is_internal", lambda host: False)  # the test's node is on this machine
+    server = serve(always(), names=["elsewhere.example"])
+    assert client_for(server, tls_fingerprint=server.fingerprint).get("/version") == "done"
+    assert proxy.heads
+    assert all(head.startswith(b"CONNECT 127.0.0.1:") for head in proxy.heads)
+    assert b"s3cret-pass" not in b"".join(proxy.heads)
+    with pytest.raises(PveTlsError):
+        client_for(server, tls_fingerprint="00" * 32).get("/version")
 
 
 def test_next_endpoint_takes_over_and_stays(serve: Serve) -> None:
@@ -334,6 +403,30 @@ def test_write_with_a_lost_answer_that_did_not_land_is_repeated(serve: Serve, an
     server = serve(in_turn(answer, Answer("done")))
     assert token_client_for(server).delete("/pools/blue", landed=lambda: None) == "done"
     assert len(server.requests) == 2
+
+
+def test_conflict_with_an_earlier_try_of_ours_is_success(serve: Serve) -> None:
+    taken = Answer(status=500, reason="unable to create VM 100: config file already exists", body=b"")
+    server = serve(in_turn(DROP, taken))
+    looks = iter([None, "ours"])
+    assert token_client_for(server).post("/nodes/pve1/qemu", landed=lambda: next(looks)) == "ours"
+
+
+def test_conflict_with_somebody_else_is_a_conflict(serve: Serve) -> None:
+    taken = Answer(status=500, reason="unable to create VM 100: config file already exists", body=b"")
+    server = serve(in_turn(DROP, taken))
+    with pytest.raises(PveConflict):
+        token_client_for(server).post("/nodes/pve1/qemu", landed=lambda: None)
+
+
+def test_look_that_gets_no_answer_leaves_the_write_ambiguous(serve: Serve) -> None:
+    server = serve(in_turn(DROP))
+
+    def look() -> None:
+        raise PveUnreachable("nobody answers")
+
+    with pytest.raises(PveAmbiguous):
+        token_client_for(server).post("/pools", landed=look)
 
 
 def test_handshake_that_broke_did_nothing(serve: Serve) -> None:

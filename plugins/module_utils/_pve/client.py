@@ -116,11 +116,18 @@ class _Ticket:
         return time.monotonic() - self.obtained > TICKET_SECONDS
 
 
+class _NotPve(Exception):
+    """A successful answer that Proxmox VE's API would not give."""
+
+
 class _Json:
     """proxmoxer's serializer: an answer without `data` is an error, and an error's own words are kept."""
 
     def loads(self, response: Any) -> Any:
-        return json.loads(response.content)["data"]
+        try:
+            return json.loads(response.content)["data"]
+        except (ValueError, KeyError, TypeError):
+            raise _NotPve("an answer that is not Proxmox VE's") from None
 
     def loads_errors(self, response: Any) -> dict[str, Any]:
         try:
@@ -140,7 +147,7 @@ class _Session:
     def request(self, method: str, url: str, data: Any = None, params: Any = None) -> Any:
         response = self._wire.request(method, url, data=data, params=params, headers=self._headers)
         if 300 <= response.status_code < 400:
-            raise ValueError(f"a redirect to {response.headers.get('Location', 'nowhere')}")
+            raise _NotPve(f"a redirect ({response.status_code})")  # proxmoxer would take it for success
         return response
 
 
@@ -272,24 +279,27 @@ class PveClient:
     ) -> Any:
         """Sends a call until it has an answer that stands, by the outcome of each failure."""
         retry = _Retry(self.connection.retry_seconds if retry_seconds is None else retry_seconds)
+        lost: PveError | None = None
         while True:
             try:
                 return self._authorized(method, path, params)
-            except PveError as failure:
-                if failure.outcome is Outcome.REFUSED:
-                    raise
-                lost_write = method != "GET" and failure.outcome is Outcome.UNKNOWN
-                if lost_write and landed is None:
-                    raise _ambiguous(failure) from None
-                go_on = retry.wait()
-                if lost_write and landed is not None:
+            except PveError as error:
+                failure = error
+            if failure.outcome is Outcome.UNKNOWN and method != "GET":
+                lost = failure
+                if landed is None:
+                    raise _ambiguous(failure)
+            go_on = failure.outcome is not Outcome.REFUSED and retry.wait()
+            # also after a refusal: "already exists" may be what an earlier try has made meanwhile
+            if lost is not None and landed is not None:
+                try:
                     result = landed()
-                    if result is not None:
-                        return result
-                    if not go_on:
-                        raise _ambiguous(failure) from None
-                if not go_on:
-                    raise
+                except PveUnreachable as error:
+                    raise _ambiguous(lost) from error
+                if result is not None:
+                    return result
+            if not go_on:
+                raise _ambiguous(failure) if failure is lost else failure
 
     def _authorized(self, method: str, path: str, params: Mapping[str, Any] | None) -> Any:
         connection = self.connection
@@ -320,10 +330,16 @@ class PveClient:
             raise PveAuthFailed(
                 f"Proxmox VE does not accept the login of {connection.user}: {error.reason}", status=error.status
             ) from None
+        except PveNotFound:
+            raise PveUnreachable(
+                f"{connection.endpoints[self._current]} has no login: it is not the API of Proxmox VE"
+            ) from None
         except PveError as error:
             if error.outcome is Outcome.UNKNOWN:
                 error.outcome = Outcome.PASSING  # a lost login did no harm: the call that needs it may be repeated
             raise
+        if not isinstance(answer, dict) or not {"ticket", "CSRFPreventionToken"} <= answer.keys():
+            raise PveUnreachable(f"{self.connection.endpoints[self._current]} answers a login as Proxmox VE never does")
         if answer.get("NeedTFA"):
             raise PveAuthFailed(
                 f"The login of {connection.user} needs a second factor, which is not supported: use an API token"
@@ -376,12 +392,9 @@ class PveClient:
                 method=method,
                 path=path,
             )
-        except (ValueError, KeyError, TypeError) as error:
+        except _NotPve as error:
             # seen while a node joins, and when the address belongs to something else
-            what = str(error) if "redirect" in str(error) else "an answer that is not Proxmox VE's"
-            failure = PveUnreachable(
-                f"{endpoint} gave {what}", method=method, path=path, outcome=Outcome.UNKNOWN
-            )
+            failure = PveUnreachable(f"{endpoint} gave {error}", method=method, path=path, outcome=Outcome.UNKNOWN)
         else:
             return answer
         raise failure

@@ -83,6 +83,8 @@ def tls_context(
         raise ValueError(f"Unable to read {what}: {error.strerror or error}") from None
     # Python 3.13 is strict by default, and a PVE cluster's own CA certificate has no key usage extension.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    # As Python 3.13 does: a node's certificate may be given in place of its CA's.
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
 

@@ -150,18 +150,13 @@ def wait_for(
     """
     task = Upid.parse(upid)
     begin = time.monotonic()
+    deadline = begin + timeout
     pause = FIRST_POLL.get(task.type, DEFAULT_FIRST_POLL)
     log = _Log(client, task, on_progress) if on_progress else None
     known = False
     trouble = ""
     while True:
-        left = begin + timeout - time.monotonic()
-        if left <= 0:
-            raise PveTaskTimeout(
-                f"Task {task.type} on node {task.node} still runs after {timeout:g} s and goes on: {upid}{trouble}",
-                upid=upid,
-            )
-        time.sleep(min(pause, left))
+        time.sleep(max(min(pause, deadline - time.monotonic()), 0))
         pause = min(pause * 1.5, LONGEST_POLL)
         try:
             status = client.get(f"{task.path}/status", retry_seconds=0)
@@ -173,19 +168,22 @@ def wait_for(
                     exitstatus=None,
                     log_tail=[],
                 ) from error
-            continue
         except PveError as error:
             # the worker goes on while its node does not answer
             if error.outcome is Outcome.REFUSED:
                 raise
-            trouble = f" (last seen trouble: {error.reason})"
-            continue
-        known, trouble = True, ""
-        if status.get("status") != "stopped":
+            trouble = f" (last trouble: {error.reason})"
+        else:
+            known, trouble = True, ""
+            if status.get("status") == "stopped":
+                return _ended(client, task, str(status.get("exitstatus", "")))
             if log:
                 log.tell()
-            continue
-        return _ended(client, task, str(status.get("exitstatus", "")))
+        if time.monotonic() >= deadline:
+            raise PveTaskTimeout(
+                f"Task {task.type} on node {task.node} was still running at its deadline and goes on: {upid}{trouble}",
+                upid=upid,
+            )
 
 
 class _Log:
