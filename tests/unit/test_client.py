@@ -155,14 +155,14 @@ def test_refused_token_is_not_tried_again(serve: Serve) -> None:
 
 
 def test_wrong_password_names_the_user(serve: Serve) -> None:
-    server = serve(lambda _: Answer(status=401, reason="authentication failure", body=b'{"data":null}'))
+    server = serve(lambda request: Answer(status=401, reason="authentication failure", body=b'{"data":null}'))
     with pytest.raises(PveAuthFailed, match="login of root@pam: authentication failure"):
         client_for(server).get("/version")
     assert len(server.requests) == 1
 
 
 def test_second_factor_is_a_clear_error(serve: Serve) -> None:
-    server = serve(lambda _: Answer({"ticket": "PVE:!tfa!x", "NeedTFA": 1, "CSRFPreventionToken": "x"}))
+    server = serve(lambda request: Answer({"ticket": "PVE:!tfa!x", "NeedTFA": 1, "CSRFPreventionToken": "x"}))
     with pytest.raises(PveAuthFailed, match=r"second factor.*API token"):
         client_for(server).get("/version")
 
@@ -171,7 +171,7 @@ def test_second_factor_is_a_clear_error(serve: Serve) -> None:
     "answer", [Answer(status=404, body=b"<html>"), Answer(None), Answer({"token": "x"}), Answer(["x"])]
 )
 def test_login_at_something_else_is_no_traceback(serve: Serve, answer: Answer) -> None:
-    server = serve(lambda _: answer)
+    server = serve(lambda request: answer)
     with pytest.raises(PveUnreachable, match=r"has no login|as Proxmox VE never does"):
         client_for(server).get("/version")
 
@@ -180,7 +180,7 @@ def test_many_threads_log_in_once(serve: Serve) -> None:
     server = serve(always())
     client = client_for(server)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda _: client.get("/version"), range(24)))
+        list(pool.map(lambda number: client.get("/version"), range(24)))
     assert server.calls.count("POST /access/ticket") == 1
     assert client.calls == 25
 
@@ -298,7 +298,7 @@ def test_next_endpoint_takes_over_and_stays(serve: Serve) -> None:
 
 def test_endpoint_that_hangs_is_left_for_the_next(serve: Serve) -> None:
     never = threading.Event()
-    hanging = serve(lambda _: never.wait(10) and DROP)
+    hanging = serve(lambda request: never.wait(10) and DROP)
     working = serve(always())
     bundle = Path(hanging.ca_file).read_text() + Path(working.ca_file).read_text()
     client = token_client_for(hanging, working, ca_pem=bundle, read_timeout=0.3, retry_seconds=1)
@@ -438,7 +438,7 @@ def test_handshake_that_broke_did_nothing(serve: Serve) -> None:
 
 def test_lost_login_does_not_make_the_write_ambiguous(serve: Serve) -> None:
     answers = iter([DROP, Answer(TICKET), Answer("done")])
-    server = serve(lambda _: next(answers))
+    server = serve(lambda request: next(answers))
     assert client_for(server).post("/pools") == "done"
     assert server.calls == ["POST /access/ticket", "POST /access/ticket", "POST /pools"]
 
@@ -451,13 +451,13 @@ def test_definite_refusal_is_never_repeated(
     server = serve(in_turn(answer))
     with pytest.raises(PveError) as caught:
         getattr(token_client_for(server), method)("/some/path")
-    assert type(caught.value) is error
+    assert caught.type is error
     assert caught.value.outcome is Outcome.REFUSED
     assert len(server.requests) == 1
 
 
 def test_budget_ends_the_repetitions(serve: Serve) -> None:
-    server = serve(lambda _: Answer(status=500, reason=LOCKED, body=b""))
+    server = serve(lambda request: Answer(status=500, reason=LOCKED, body=b""))
     with pytest.raises(PveLocked, match="can't lock file"):
         token_client_for(server, retry_seconds=0.5).post("/pools")
     assert 2 <= len(server.requests) <= 6
@@ -465,7 +465,7 @@ def test_budget_ends_the_repetitions(serve: Serve) -> None:
 
 def test_slow_answer_is_a_timeout(serve: Serve) -> None:
     never = threading.Event()
-    server = serve(lambda _: never.wait(10) and DROP)
+    server = serve(lambda request: never.wait(10) and DROP)
     with pytest.raises(PveUnreachable, match=r"no answer within 0\.2 s"):
         token_client_for(server, read_timeout=0.2, retry_seconds=0).get("/version")
     never.set()
@@ -524,7 +524,7 @@ def test_no_secret_in_logs_or_errors(serve: Serve, caplog: pytest.LogCaptureFixt
     said = [repr(client.connection)]
     with caplog.at_level(logging.DEBUG):
         client.put("/nodes/pve1/qemu/100/config", {"cipassword": "new-guest-pw"})
-        for _ in range(2):
+        for _attempt in range(2):
             with pytest.raises(PveError) as caught:
                 client.put("/nodes/pve1/qemu/100/config", {"cipassword": "new-guest-pw"})
             said += [str(caught.value), repr(caught.value)]

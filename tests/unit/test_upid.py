@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
 
@@ -143,7 +143,7 @@ def test_progress_of_a_clone_is_told(client: PveClient, lab: Any, monkeypatch: p
 
 def test_log_is_read_only_for_a_listener(client: PveClient, lab: Any) -> None:
     client.run(**clone(client, lab, 100), timeout=30)
-    assert not [path for _, path in lab.requests if path.endswith("/log")]
+    assert not [path for method, path in lab.requests if path.endswith("/log")]
 
 
 def test_failed_task_says_why(client: PveClient, lab: Any) -> None:
@@ -163,7 +163,7 @@ def test_call_without_a_worker_gives_none(client: PveClient, lab: Any) -> None:
 # ---------------------------------------------------------------- odd ends
 
 
-def task(status: Callable[[Request], Answer | None], log: list[str] = []) -> Callable[[Request], Answer | None]:  # noqa: B006
+def task(status: Callable[[Request], Answer | None], log: Iterable[str] = ()) -> Callable[[Request], Answer | None]:
     """A server with one task: its dispatch, its status, its log."""
 
     def script(request: Request) -> Answer | None:
@@ -194,7 +194,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_task_that_is_not_known_yet_is_waited_for(serve: Serve) -> None:
     answers = iter([NO_SUCH_TASK, NO_SUCH_TASK, RUNNING, stopped("OK")])
-    client = token_client_for(serve(task(lambda _: next(answers))))
+    client = token_client_for(serve(task(lambda request: next(answers))))
     assert client.wait(CLONE, timeout=5).exitstatus == "OK"
 
 
@@ -203,7 +203,7 @@ def test_task_that_is_not_known_yet_is_waited_for(serve: Serve) -> None:
 def test_vanished_task(serve: Serve, monkeypatch: pytest.MonkeyPatch, seen: bool) -> None:
     monkeypatch.setattr(upid_module, "VANISHED_AFTER", 0.1)
     answers = itertools.chain([RUNNING] if seen else [], itertools.repeat(NO_SUCH_TASK))
-    server = serve(task(lambda _: next(answers)))
+    server = serve(task(lambda request: next(answers)))
     with pytest.raises(PveTaskFailed, match="vanished") as caught:
         token_client_for(server).wait(CLONE, timeout=5)
     assert caught.value.exitstatus is None
@@ -213,14 +213,14 @@ def test_vanished_task(serve: Serve, monkeypatch: pytest.MonkeyPatch, seen: bool
 @pytest.mark.usefixtures("quick")
 def test_trouble_on_the_way_is_not_the_task_s(serve: Serve) -> None:
     answers = iter([RUNNING, DROP, Answer(status=595, body=b""), Answer(body=b"no json"), stopped("OK")])
-    client = token_client_for(serve(task(lambda _: next(answers))))
+    client = token_client_for(serve(task(lambda request: next(answers))))
     assert client.wait(CLONE, timeout=5).exitstatus == "OK"
 
 
 @pytest.mark.usefixtures("quick")
 def test_warnings_are_success_counted_and_kept(serve: Serve) -> None:
     log = ["copying", "WARN: iothread is only valid with virtio disk", "TASK WARNINGS: 1"]
-    client = token_client_for(serve(task(lambda _: stopped("WARNINGS: 1"), log)))
+    client = token_client_for(serve(task(lambda request: stopped("WARNINGS: 1"), log)))
     result = client.run("POST", "/nodes/pve1/qemu/9000/clone", timeout=5)
     assert result is not None
     assert result.warnings == 1
@@ -231,7 +231,7 @@ def test_warnings_are_success_counted_and_kept(serve: Serve) -> None:
 def test_failure_quotes_the_end_of_the_log(serve: Serve) -> None:
     log = [f"step {n}" for n in range(40)]
     log += ["transferred 1 of 2 (50.00%)", "no space left", "TASK ERROR: clone failed"]
-    client = token_client_for(serve(task(lambda _: stopped("clone failed"), log)))
+    client = token_client_for(serve(task(lambda request: stopped("clone failed"), log)))
     with pytest.raises(PveTaskFailed) as caught:
         client.wait(CLONE, timeout=5)
     assert caught.value.log_tail == [f"step {n}" for n in range(26, 40)] + ["no space left"]
@@ -241,14 +241,14 @@ def test_failure_quotes_the_end_of_the_log(serve: Serve) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_killed_worker_is_a_failure(serve: Serve) -> None:
-    client = token_client_for(serve(task(lambda _: stopped("unexpected status"))))
+    client = token_client_for(serve(task(lambda request: stopped("unexpected status"))))
     with pytest.raises(PveTaskFailed, match="unexpected status: the worker was killed"):
         client.wait(CLONE, timeout=5)
 
 
 @pytest.mark.usefixtures("quick")
 def test_deadline_leaves_the_task_running_and_names_it(serve: Serve) -> None:
-    client = token_client_for(serve(task(lambda _: RUNNING)))
+    client = token_client_for(serve(task(lambda request: RUNNING)))
     with pytest.raises(PveTaskTimeout, match="goes on") as caught:
         client.wait(CLONE, timeout=0.2)
     assert caught.value.upid == CLONE
@@ -257,7 +257,8 @@ def test_deadline_leaves_the_task_running_and_names_it(serve: Serve) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_a_task_of_somebody_else_s_is_forbidden(serve: Serve) -> None:
-    client = token_client_for(serve(task(lambda _: Answer(status=403, reason="Permission check failed", body=b""))))
+    refusal = Answer(status=403, reason="Permission check failed", body=b"")
+    client = token_client_for(serve(task(lambda request: refusal)))
     with pytest.raises(PveForbidden):
         client.wait(CLONE, timeout=5)
 
@@ -265,7 +266,7 @@ def test_a_task_of_somebody_else_s_is_forbidden(serve: Serve) -> None:
 @pytest.mark.usefixtures("quick")
 def test_task_that_only_missed_a_lock_is_dispatched_again(serve: Serve) -> None:
     ends = iter([stopped(LOCKED), stopped(LOCKED), stopped("OK")])
-    server = serve(task(lambda _: next(ends)))
+    server = serve(task(lambda request: next(ends)))
     result = token_client_for(server).run("POST", "/nodes/pve1/qemu/9000/clone", timeout=10)
     assert result is not None
     assert result.exitstatus == "OK"
@@ -274,7 +275,7 @@ def test_task_that_only_missed_a_lock_is_dispatched_again(serve: Serve) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_lock_that_is_never_free_ends_with_the_deadline(serve: Serve) -> None:
-    server = serve(task(lambda _: stopped(LOCKED)))
+    server = serve(task(lambda request: stopped(LOCKED)))
     with pytest.raises((PveTaskFailed, PveTaskTimeout, PveLocked)):
         token_client_for(server).run("POST", "/nodes/pve1/qemu/9000/clone", timeout=0.6)
     assert server.calls.count("POST /nodes/pve1/qemu/9000/clone") >= 2
@@ -283,7 +284,7 @@ def test_lock_that_is_never_free_ends_with_the_deadline(serve: Serve) -> None:
 @pytest.mark.usefixtures("quick")
 def test_polls_grow_apart(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(upid_module, "LONGEST_POLL", 2.0)
-    server = serve(task(lambda _: RUNNING))
+    server = serve(task(lambda request: RUNNING))
     with pytest.raises(PveTaskTimeout):
         token_client_for(server).wait(CLONE, timeout=1)
     assert len(server.requests) <= 12  # 0.01 s, then half as much again each time

@@ -351,13 +351,13 @@ class PveClient:
     ) -> Any:
         """One request to the first endpoint that takes it, beginning with the one that answered last."""
         endpoints = self.connection.endpoints
-        unsent: list[tuple[str, transport.NotSent]] = []
+        unsent: dict[str, transport.NotSent] = {}
         for turn in range(len(endpoints)):
             index = (self._current + turn) % len(endpoints)
             try:
                 answer = self._send(endpoints[index], method, path, params, headers)
             except transport.NotSent as failure:
-                unsent.append((endpoints[index], failure))
+                unsent[endpoints[index]] = failure
                 continue
             except transport.AnswerLost as failure:
                 # this endpoint may hang: the next call asks the next one
@@ -436,11 +436,11 @@ def _form(value: Any) -> Any:
     return value
 
 
-def _unreachable(unsent: list[tuple[str, transport.NotSent]]) -> PveUnreachable:
-    kind = PveTlsError if all(failure.certificate for _, failure in unsent) else PveUnreachable
-    lasting = all(failure.lasting for _, failure in unsent)
+def _unreachable(unsent: Mapping[str, transport.NotSent]) -> PveUnreachable:
+    kind = PveTlsError if all(failure.certificate for failure in unsent.values()) else PveUnreachable
+    lasting = all(failure.lasting for failure in unsent.values())
     return kind(
-        "; ".join(f"{endpoint}: {failure}" for endpoint, failure in unsent),
+        "; ".join(f"{endpoint}: {failure}" for endpoint, failure in unsent.items()),
         outcome=Outcome.REFUSED if lasting else Outcome.PASSING,
     )
 

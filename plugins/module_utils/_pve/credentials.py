@@ -83,7 +83,7 @@ def make_connection(
     if not urls:
         raise ConnectionParamsError("an address of the Proxmox VE API is missing")
     if token_id and "!" in token_id:
-        owner, _, token_id = token_id.partition("!")
+        owner, token_id = token_id.split("!", 1)
         if user and user != owner:
             raise ConnectionParamsError(f"the token belongs to {owner}, but the user is {user}")
         user = owner

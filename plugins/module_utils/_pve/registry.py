@@ -146,9 +146,10 @@ class Registry:
         return RegistryError(self.path, cause, place=place)
 
 
-def default_path(environment: Mapping[str, str] = os.environ) -> str:
+def default_path(environment: Mapping[str, str] | None = None) -> str:
     """Where the registry is when nobody says: PVEFLEET_REGISTRY, else a file of the user's."""
-    return os.path.expanduser(environment.get("PVEFLEET_REGISTRY") or DEFAULT_PATH)
+    env = os.environ if environment is None else environment
+    return os.path.expanduser(env.get("PVEFLEET_REGISTRY") or DEFAULT_PATH)
 
 
 def load(path: str) -> Registry:
@@ -325,7 +326,8 @@ def _loader() -> type[yaml.SafeLoader]:
     def mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
         loader.flatten_mapping(node)
         seen: set[str] = set()
-        for key, _ in node.value:
+        for pair in node.value:
+            key = pair[0]
             if isinstance(key, yaml.ScalarNode) and key.value in seen:
                 raise _duplicate_key()(None, None, f"the key {key.value} is there twice", key.start_mark)
             seen.add(str(key.value))

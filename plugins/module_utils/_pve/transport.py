@@ -236,17 +236,8 @@ def proxies_for(url: str) -> dict[str, str]:
 
 def _is_internal(host: str) -> bool:
     try:
-        addresses = {host.split("%")[0]} if _is_address(host) else {
-            str(found[4][0]).split("%")[0] for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-        }
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
     except OSError:
         return False  # only the proxy may know the name
-    return all(ipaddress.ip_address(address).is_private for address in addresses)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.split("%")[0])
-    except ValueError:
-        return False
-    return True
+    addresses = [ipaddress.ip_address(str(entry[4][0]).partition("%")[0]) for entry in found]
+    return all(address.is_private for address in addresses)
