@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import cast
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import Connection
@@ -19,6 +19,7 @@ from pvefleet.config import Settings, SettingsError
 from pvefleet.db import Database
 from pvefleet.db.models import Cluster
 from pvefleet.messages import Catalogue
+from pvefleet.tasks.streams import Broadcaster
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Services:
     vault: Vault
     tokens: Tokens
     catalogue: Catalogue
-    stopping: threading.Event = field(default_factory=threading.Event)
+    stopping: threading.Event
+    broadcaster: Broadcaster
 
     @classmethod
     def build(cls, settings: Settings) -> Services:
@@ -40,12 +42,15 @@ class Services:
         """
         prepare_home(settings)
         keys = load_keys(settings)
+        db, stopping = open_database(settings), threading.Event()
         return cls(
             settings=settings,
-            db=open_database(settings),
+            db=db,
             vault=Vault(keys),
             tokens=Tokens(keys, settings.token_lifetime),
             catalogue=Catalogue.load(),
+            stopping=stopping,
+            broadcaster=Broadcaster(db, stopping),
         )
 
     def connection(self, cluster: Cluster) -> Connection:

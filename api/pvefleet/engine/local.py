@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_runner import Runner, RunnerConfig
+from ansible_runner import Runner, RunnerConfig  # type: ignore[import-untyped]
 
 from pvefleet.engine import processes
 from pvefleet.engine.base import End, Event, Job, Outcome

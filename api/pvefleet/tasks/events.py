@@ -50,6 +50,11 @@ def resumable(session: Session, last_id: int) -> bool:
     return (newest if oldest is None else oldest - 1) <= last_id <= newest
 
 
+def newest_of(session: Session, topic: str) -> int | None:
+    """The id of the topic's newest event that is kept."""
+    return session.execute(select(func.max(Event.id)).where(Event.topic == topic)).scalar_one()
+
+
 def prune(session: Session, before: datetime) -> None:
     """Delete the events up to the last one older than `before`: always the oldest ones, without a hole."""
     last = session.execute(select(func.max(Event.id)).where(Event.created_at < before)).scalar_one()

@@ -13,7 +13,7 @@ from datetime import datetime
 from statistics import median
 from typing import Any
 
-from sqlalchemy import delete, exists, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
@@ -200,12 +200,6 @@ def pending(session: Session, limit: int) -> Sequence[str]:
     return session.scalars(
         select(Task.id).where(Task.status == PENDING).order_by(Task.created_at, Task.id).limit(limit)
     ).all()
-
-
-def busy(session: Session, cluster_id: str) -> bool:
-    """Whether an unfinished task works on the cluster."""
-    unfinished = exists().where(Task.cluster_id == cluster_id, Task.status.in_((PENDING, RUNNING)))
-    return bool(session.execute(select(unfinished)).scalar_one())
 
 
 def usual_seconds(session: Session, operation: str) -> float | None:

@@ -9,7 +9,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,16 +31,17 @@ RETRY_MILLISECONDS = 2000
 
 @dataclass(frozen=True)
 class Message:
-    """An event as it is sent: `name` None is what EventSource calls `message`."""
+    """An event as it is sent: `name` None is what EventSource calls `message`.
 
-    id: int | None
+    Without data it is none for the client, who knows then from which id to read on.
+    """
+
+    id: int
     data: dict[str, Any] | None
     name: str | None = None
 
     def encode(self) -> bytes:
-        fields = []
-        if self.id is not None:
-            fields.append(f"id: {self.id}")
+        fields = [f"id: {self.id}"]
         if self.name is not None:
             fields.append(f"event: {self.name}")
         if self.data is not None:
@@ -137,38 +138,32 @@ def stream(
     broadcaster: Broadcaster,
     db: Database,
     topic: str,
-    last_id: int | None,
+    after: int,
     *,
-    render: Callable[[Event], Message],
-    reset: Callable[[], Message],
+    first: Sequence[Message] = (),
+    render: Callable[[Event], Message | None],
     is_last: Callable[[Event], bool] = lambda event: False,
     allowed: Callable[[], bool] = lambda: True,
 ) -> Iterator[bytes]:
-    """The body of an SSE answer.
+    """The body of an SSE answer: the messages in `first`, then every event of the topic with an id above `after`.
 
-    last_id: the id after which the client wants to read on; None starts at what happens from now on.
-    reset: what a client is told whose id is older than what is kept. is_last: the event after which the stream ends.
+    render: None keeps an event from this client. is_last: the event after which the stream ends.
     allowed: asked with every heartbeat whether the client may still read.
     """
     subscription = broadcaster.subscribe(topic)
     try:
-        with db.read() as session:
-            newest = events.position(session)
-            complete = last_id is None or events.resumable(session, last_id)
-        yield f"retry: {RETRY_MILLISECONDS}\n".encode()
-        if not complete:
-            yield reset().encode()
-        if last_id is None or not complete:
-            last_id = newest
-            # An id without data makes no event, but a client that is cut off now knows where it was.
-            yield Message(newest, None).encode()
-        for event in _events(subscription, db, topic, last_id):
+        yield f"retry: {RETRY_MILLISECONDS}\n\n".encode()
+        for message in first:
+            yield message.encode()
+        for event in _events(subscription, db, topic, after):
             if event is None:
                 if not allowed():
                     return
                 yield b":\n\n"
                 continue
-            yield render(event).encode()
+            message_or_none = render(event)
+            if message_or_none is not None:
+                yield message_or_none.encode()
             if is_last(event):
                 return
     finally:
@@ -181,9 +176,9 @@ def _events(subscription: Subscription, db: Database, topic: str, last_id: int) 
     while True:
         with db.read() as session:
             batch = events.read_after(session, last_id, BATCH, topic)
-        for event in batch:
-            last_id = event.id
-            yield event
+        for kept in batch:
+            last_id = kept.id
+            yield kept
         if len(batch) < BATCH:
             break
     heartbeat = time.monotonic() + HEARTBEAT_SECONDS
