@@ -54,7 +54,7 @@ def _arguments() -> argparse.Namespace:
         "--latency",
         type=_between(float, 0, math.inf),
         default=0.0,
-        help="seconds, scaled too, added to every answer (default: %(default)s)",
+        help="seconds added to every answer (default: %(default)s)",
     )
     return parser.parse_args()
 

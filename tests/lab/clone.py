@@ -18,7 +18,7 @@ from .guest import LabGuest
 from .tasks import Log
 
 # What copying costs, in PVE seconds: a disk's fixed part, and its bytes a second.
-DISK_SECONDS = 0.2
+DISK_SECONDS = 0.1
 COPY_RATE = 500 * 1024**2
 # A progress line for each percent; time passes this many times a disk.
 COPY_STEPS = 20

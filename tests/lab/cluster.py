@@ -29,8 +29,9 @@ class LabPve(Http, Tasks, Resources, Datacenter, Agent, CloudInit, Power, Clone,
     ``slow_network()``, ``hold_config_lock()``; the lab adds ``end_next_task()`` and ``kill_task()``.
     """
 
-    def __init__(self, *, nodes: int = 2, time_scale: float = 1.0, **kwargs: Any) -> None:
+    def __init__(self, *, nodes: int = 2, time_scale: float = 1.0, latency: float = 0.0, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.latency = latency
         self.cluster_name = "lab"
         self.time_scale = time_scale
         self.acl: dict[str, list[Any]] = {}  # rights are checked from the start

@@ -154,7 +154,7 @@ class Config:
         after = {**guest.merged(), **changes}
         self._check_balloon(after)
         if "boot" in changes:
-            _check_boot(after)
+            check_boot(after)
         for key in reverts:
             self._drop_pending(guest, key)
         for key in deletes:
@@ -165,6 +165,7 @@ class Config:
         errors = self._settle(guest)
         self.forget_used(guest)
         guest.lock = guest.config.get("lock")
+        guest.template = bool(guest.config.get("template"))
         guest.name = guest.config.get("name") or f"VM {guest.vmid}"
         self.note(guest)
         if errors:
@@ -278,7 +279,7 @@ def _clean_pending(guest: LabGuest) -> None:
             del guest.pending[key]
 
 
-def _check_boot(config: dict[str, Any]) -> None:
+def check_boot(config: dict[str, Any]) -> None:
     known = {*drives(config), *(key for key in config if re.fullmatch(r"(?:net|usb|hostpci)\d+", key))}
     for device in boot_devices(config):
         if device not in known:

@@ -13,7 +13,8 @@ from fakepve.model import PveError, TaskError
 from fakepve.qemu import CREATE_ONLY, QEMU_VERSION, boot_order
 from fakepve.routing import die, param_error
 
-from .config import _check_boot
+from .cloudinit_options import image_values
+from .config import check_boot
 from .drives import DRIVE_KEY, UNUSED_KEY, Drive, drives, volume_ref
 from .guest import LabGuest
 from .tasks import Log
@@ -53,7 +54,7 @@ class Lifecycle:
         self.check_config_rights(user, vmid, list(options), pool)
         options = self.accept(user, node, vmid, options, default)
         if "boot" in options:
-            _check_boot(options)
+            check_boot(options)
         self._check_balloon(options)
         other = self.vm(vmid)
         if other is not None:
@@ -88,6 +89,7 @@ class Lifecycle:
         guest.config = config
         guest.lock = None
         guest.name = config.get("name") or f"VM {guest.vmid}"
+        guest.generated = image_values(config)  # nothing about cloud-init is pending on a new VM
         if pool:
             self._pool_join(pool, guest.vmid)
         self.note(guest)

@@ -39,11 +39,14 @@ class Lab:
         guests: int = 0,
         time_scale: float = 1.0,
         latency: float = 0.0,
+        late_resources: bool = True,
         username: str = "root@pam",
         password: str | None = None,
         users: dict[str, str] | None = None,
     ) -> None:
-        """``latency``: PVE seconds added to every answer. ``users``: further users with PVEAuditor's rights."""
+        """``time_scale``: real seconds a second of PVE lasts; ``latency``: real seconds added to every answer;
+        ``users``: passwords of further users, who get PVEAuditor's rights.
+        """
         self.username = username
         self.password = password or secrets.token_urlsafe(16)
         self.token_id = f"{username}!{TOKEN_NAME}"
@@ -55,9 +58,15 @@ class Lab:
         self.ca_file = str(self._certificates.ca_file)
         self.fingerprint = self._certificates.fingerprint
         self.pve = LabPve(
-            user=username, password=self.password, host=host, port=port, nodes=nodes, time_scale=time_scale
+            user=username,
+            password=self.password,
+            host=host,
+            port=port,
+            nodes=nodes,
+            time_scale=time_scale,
+            latency=latency,
         )
-        self.pve.slow_network(latency)
+        self.pve.late_resources = late_resources
         self.pve.add_token(self.token_id, self.token_secret)
         for user, secret in {self.auditor: self.auditor_password, **(users or {})}.items():
             self.pve.add_user(user, secret)

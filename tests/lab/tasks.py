@@ -174,13 +174,11 @@ class Tasks:
     @asynccontextmanager
     async def request_lock(self, vmid: int) -> AsyncIterator[None]:
         """The same for a synchronous call, where the failure is the call's own 500."""
-        lock = self._locks.setdefault(int(vmid), FileLock())
-        if not await lock.take(shared=False, seconds=self.lock_wait * self.time_scale):
-            raise die(lock_timeout(vmid))
         try:
-            yield
-        finally:
-            lock.drop(shared=False)
+            async with self.config_lock(vmid):
+                yield
+        except TaskError as error:
+            raise die(str(error)) from error
 
     async def hold_config_lock(self, vmid: int, secs: float | None = None) -> None:
         """Somebody else holds the guest's lock file for secs PVE seconds, or until release_config_lock()."""

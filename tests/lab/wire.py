@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -42,6 +43,8 @@ class Http:
     async def _middleware(self, request: web.Request, handler: Any) -> web.StreamResponse:
         path = _api_path(request)
         self.calls.append((request.method, path))
+        if self.latency:
+            await asyncio.sleep(self.latency)
         try:
             response = await super()._middleware(request, handler)
         except web.HTTPNotFound:
