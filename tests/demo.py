@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 HOST = "127.0.0.1"
@@ -32,7 +33,6 @@ START_SECONDS = 60
 STOP_SECONDS = 20
 NEWLINE = "\n"
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-FINAL = ("completed", "failed", "cancelled")
 
 SERVER = {
     "name": "web-01",
@@ -130,21 +130,17 @@ def start_lab(stack: ExitStack, port: int, time_scale: float, home: Path) -> dic
     return description
 
 
-def start_service(stack: ExitStack, port: int, password: str, home: Path) -> None:
-    """Returns when GET /health answers."""
+def start_service(stack: ExitStack, port: int, password: str, home: Path) -> Api:
+    """The service, when GET /health answers."""
     log = home / "service.log"
     pvefleet = str(Path(sys.executable).with_name("pvefleet"))
     argv = [pvefleet, "serve", "--host", HOST, "--port", str(port), "--home", str(home / "service")]
     settings = {"PVEFLEET_ADMIN_PASSWORD": password, "PVEFLEET_OBSERVE_INTERVAL": "1"}
     service = stack.enter_context(child("The service", argv, log, **settings))
 
-    def healthy() -> bool:
-        try:
-            return requests.get(f"http://{HOST}:{port}/health", timeout=2).ok
-        except requests.ConnectionError:
-            return False
-
-    wait_until(healthy, service, "the service", log)
+    api = Api(f"http://{HOST}:{port}")
+    wait_until(api.is_healthy, service, "the service", log)
+    return api
 
 
 # ---------------------------------------------------------------------- steps
@@ -159,6 +155,12 @@ class Api:
         # Nothing of this machine's settings (proxies, .netrc) belongs to a service on loopback.
         self._session.trust_env = False
         self._session.headers["Accept-Language"] = "en"
+
+    def is_healthy(self) -> bool:
+        try:
+            return self._session.get(f"{self.url}/health", timeout=2).ok
+        except (requests.ConnectionError, requests.Timeout):
+            return False
 
     def call(self, step: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """The answer's JSON. DemoError "Unable to <step>: ..." on any refusal."""
@@ -190,10 +192,10 @@ class Api:
             shown = progress.add_task("", total=100, status="pending")
             for event in self.events(f"/api/tasks/{task_id}/stream"):
                 if "status" in event:
-                    percent, message = event.get("progress") or 0, event.get("message") or ""
-                    progress.update(shown, completed=percent, description=message, status=event["status"])
-                    if event["status"] in FINAL:
-                        break
+                    news = {"completed": event["progress"], "description": event["message"]}
+                    progress.update(shown, status=event["status"], **news)
+                else:
+                    console.print(Text(f"  {event['message']}", style="dim"))
         task = self.call(step, "GET", f"/api/tasks/{task_id}")["task"]
         if task["status"] != "completed":
             raise DemoError(f"Unable to {step}: {task['status']}: {task.get('error') or task['message']}")
@@ -249,8 +251,7 @@ def run(port: int, pve_port: int, time_scale: float, once: bool) -> None:
         password = secrets.token_urlsafe(12)
         with console.status("starting the lab and the service ..."):
             pve = start_lab(stack, pve_port, time_scale, home)
-            start_service(stack, port, password, home)
-        api = Api(f"http://{HOST}:{port}")
+            api = start_service(stack, port, password, home)
         tour(api, password, pve)
         console.print(Panel(f"{api.url}   user admin   password {password}", title="PVE Fleet", expand=False))
         if not once:
@@ -283,7 +284,7 @@ def main() -> int:
     try:
         run(arguments.port, arguments.pve_port, arguments.time_scale, arguments.once)
     except DemoError as error:
-        console.print(f"[red]{error}", highlight=False)
+        console.print(Text(str(error), style="red"), soft_wrap=True)
         return 1
     except Interrupted:
         console.print("[red]Interrupted. Everything is down.")
