@@ -215,9 +215,7 @@ def test_parallel_registrations_of_one_name(served: Served, lab_server: Lab) -> 
     assert admin.delete(served.at(f"{URL}/{found[0]['id']}"), timeout=30).status_code == 204
 
 
-def test_credentials_never_come_back_and_are_encrypted(
-    admin: FlaskClient, services: Services, lab_server: Lab
-) -> None:
+def test_credentials_never_come_back_and_are_encrypted(admin: FlaskClient, services: Services, lab_server: Lab) -> None:
     cluster = register(admin, lab_server)
     where = f"{URL}/{cluster['id']}"
     shown = [admin.get(URL), admin.get(where), admin.post(f"{where}/check"), admin.get(f"{where}/nodes")]
