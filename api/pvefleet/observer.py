@@ -84,10 +84,29 @@ class Observer:
         server = (outcome.result or {}).get("server") or {}
         vmid = server.get("vmid") or task.parameters.get("server_vmid")
         try:
-            look = _Look(self._services, cluster, _client(self._services.connection(cluster)))
-            look.at_guests([int(vmid)] if vmid else [])
+            client = _client(self._services.connection(cluster))
+            _Look(self._services, cluster, client).at_guests([int(vmid)] if vmid else [])
+            client.close()
         except (PveError, VaultError) as error:
             logger.warning("Unable to look at cluster %s after %s: %s", cluster.name, task.id, error)
+
+
+def list_now(services: Services, cluster: Cluster) -> None:
+    """Put the guests of a new cluster into the snapshot as its listing has them: one call. Raises PveError."""
+    client = _client(services.connection(cluster))
+    try:
+        _Look(services, cluster, client).at_listing()
+    finally:
+        client.close()
+
+
+def look_now(services: Services, cluster: Cluster) -> None:
+    """Bring the snapshot up to date with the listing, and with the guests that are new in it. Raises PveError."""
+    client = _client(services.connection(cluster))
+    try:
+        _Look(services, cluster, client).at_all()
+    finally:
+        client.close()
 
 
 class _Watcher(threading.Thread):
@@ -153,6 +172,11 @@ class _Look:
         self._db = services.db
         self._cluster = cluster
         self._client = client
+
+    def at_listing(self) -> None:
+        """The whole listing, no guest by itself. Raises PveError."""
+        listed, rows = self._listing()
+        self._record(rows, {}, listed, ())
 
     def at_all(self) -> None:
         """The whole listing, and those guests that it says are new or changed. Raises PveError."""

@@ -8,6 +8,7 @@ Proxmox VE is asked in process, and never while a transaction of ours is open.
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -34,6 +35,7 @@ from pvefleet.access import network
 from pvefleet.db.models import Cluster
 from pvefleet.errors import ApiError, InvalidFields, Kind, Problem
 from pvefleet.families import Family
+from pvefleet.observer import list_now
 from pvefleet.schemas.clusters import (
     ClusterAnswer,
     ClusterBody,
@@ -75,6 +77,9 @@ def register_cluster(body: ClusterBody) -> Response:
     facts = _probe(where)
     with services().db.write() as session:
         cluster = clusters.add(session, services().vault, body.name, where, facts, default=body.default)
+    # so that its servers are listed at once; what fails here the observer does in its next look
+    with suppress(PveError):
+        list_now(services(), cluster)
     return family.answer(_shown(cluster), 201, {"Location": f"{family.prefix}/{cluster.id}"})
 
 

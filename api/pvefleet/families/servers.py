@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveError
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import SpecError
 from flask import Response
 from pydantic import BaseModel
@@ -18,6 +19,7 @@ from pvefleet.db.models import Cluster, Event, Guest, Task
 from pvefleet.errors import ApiError, InvalidFields, Kind, Problem
 from pvefleet.families import Family
 from pvefleet.language import text
+from pvefleet.observer import look_now
 from pvefleet.schemas.common import rfc3339
 from pvefleet.schemas.servers import (
     AcceptedAnswer,
@@ -73,12 +75,15 @@ def show_server(path: ServerPath, query: WhichCluster) -> Response:
 @family.post("", permission="create_server", responses={202: AcceptedAnswer})
 def create_server(query: WhichCluster, body: CreateServer) -> Response:
     """Clone a template and make a server of it: hardware, disks, network devices, cloud-init."""
+    _know_template(query, body)
     with services().db.write() as session:
         if (earlier := _same_request(session)) is not None:
             return _accepted(session, earlier)
         cluster = clusters.choose(session, query.cluster)
         _refuse_taken(session, cluster, body.name)
         template = _template(session, cluster, body)
+        if template is None:
+            raise _which_template(session, cluster, body)
         subject = Subject(
             cluster_id=cluster.id,
             cluster=cluster.name,
@@ -219,21 +224,40 @@ def _refuse_taken(session: Session, cluster: Cluster, name: str) -> None:
         raise ApiError(Kind.CONFLICT, "server_exists", name=name, cluster=cluster.name)
 
 
-def _template(session: Session, cluster: Cluster, body: CreateServer) -> Guest:
+def _know_template(query: WhichCluster, body: CreateServer) -> None:
+    """A template that was made, or a cluster that was registered, a moment ago is not in the snapshot yet: look."""
+    with services().db.read() as session:
+        cluster = clusters.choose(session, query.cluster)
+        template = _template(session, cluster, body)
+    if template is not None and template.detail:
+        return
+    try:
+        look_now(services(), cluster)
+    except PveError as error:
+        raise ApiError(Kind.UPSTREAM_ERROR, "proxmox_unreachable", details={"reason": str(error)}) from None
+
+
+def _template(session: Session, cluster: Cluster, body: CreateServer) -> Guest | None:
     """The given one, else the one that the settings name for the role or by default, else the cluster's only one."""
     known = {template.vmid: template for template in inventory.templates(session, cluster.id)}
-    configured = services().settings.templates
-    wanted = body.template_vm_id or configured.get(body.role or "default") or configured.get("default")
-    names = ", ".join(f"{vmid} {template.name or ''}".rstrip() for vmid, template in known.items()) or text("none")
+    wanted = _wanted_template(body)
     if wanted is not None:
-        if wanted not in known:
-            raise ApiError(
-                Kind.VALIDATION_ERROR, "template_unknown", vmid=wanted, cluster=cluster.name, known=names
-            )
-        return known[wanted]
-    if len(known) != 1:
-        raise ApiError(Kind.VALIDATION_ERROR, "template_needed", cluster=cluster.name, known=names)
-    return next(iter(known.values()))
+        return known.get(wanted)
+    return next(iter(known.values())) if len(known) == 1 else None
+
+
+def _wanted_template(body: CreateServer) -> int | None:
+    configured = services().settings.templates
+    return body.template_vm_id or configured.get(body.role or "default") or configured.get("default")
+
+
+def _which_template(session: Session, cluster: Cluster, body: CreateServer) -> ApiError:
+    known = inventory.templates(session, cluster.id)
+    names = ", ".join(f"{template.vmid} {template.name or ''}".rstrip() for template in known) or text("none")
+    wanted = _wanted_template(body)
+    if wanted is None:
+        return ApiError(Kind.VALIDATION_ERROR, "template_needed", cluster=cluster.name, known=names)
+    return ApiError(Kind.VALIDATION_ERROR, "template_unknown", vmid=wanted, cluster=cluster.name, known=names)
 
 
 def _view(guest: Guest) -> dict[str, Any]:
