@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import unquote
@@ -253,6 +254,15 @@ def test_deadline_leaves_the_task_running_and_names_it(serve: Serve) -> None:
         client.wait(CLONE, timeout=0.2)
     assert caught.value.upid == CLONE
     assert CLONE in str(caught.value)
+
+
+@pytest.mark.usefixtures("quick")
+def test_deadline_holds_while_the_node_does_not_answer(serve: Serve) -> None:
+    client = token_client_for(serve(task(lambda request: Answer(status=595, body=b""))), retry_seconds=60)
+    begin = time.monotonic()
+    with pytest.raises(PveTaskTimeout, match="last trouble: the node could not be reached"):
+        client.wait(CLONE, timeout=0.3)
+    assert time.monotonic() - begin < 5
 
 
 @pytest.mark.usefixtures("quick")

@@ -100,8 +100,6 @@ def _from_single(given: Mapping[str, Any], env: Mapping[str, str], timeouts: Map
     ignored: set[str] = set()
     if "api_password" in given:
         ignored.update(TOKEN)
-    elif any(option in given for option in TOKEN):
-        ignored.add("api_password")
     if any(option in given for option in TRUST):
         ignored.update(TRUST)
     options = dict(given)
