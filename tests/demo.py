@@ -194,6 +194,8 @@ class Api:
                 if "status" in event:
                     news = {"completed": event["progress"], "description": event["message"]}
                     progress.update(shown, status=event["status"], **news)
+                    if not console.is_terminal:  # where no bar can move
+                        console.print(Text(f"  {event['status']} {event['progress']}% {event['message']}"))
                 else:
                     console.print(Text(f"  {event['message']}", style="dim"))
         task = self.call(step, "GET", f"/api/tasks/{task_id}")["task"]
@@ -238,6 +240,10 @@ def tour(api: Api, password: str, pve: Mapping[str, Any]) -> None:
     for step, method, path, body in steps:
         console.rule(step)
         api.follow(step, api.call(step, method, path, body)["task_id"])
+        if step.startswith("create"):
+            server = api.call(f"look at {name}", "GET", f"/api/servers/{name}")["server"]
+            for device, value in {**server["disks"], **server["network_devices"]}.items():
+                console.print(Text(f"  {device}: {value}"), soft_wrap=True)
         show_servers(api, f"after: {step}")
 
 

@@ -52,7 +52,11 @@ def test_once_shows_a_servers_life_and_takes_everything_down() -> None:
         assert marked(mark) == []
     for step in ("create web-01", "stop web-01", "start web-01", "delete web-01"):
         assert re.search(rf"─ {step} ─", output), output
-    assert output.count("completed") == 4, output
+    assert output.count("completed 100%") == 4, output
+    assert re.search(r"scsi0: local-lvm:\S+size=10G", output), output
+    assert re.search(r"scsi1: local-lvm:\S+size=4G", output), output
+    assert re.search(r"net0: \S+bridge=vmbr0", output), output
+    assert re.search(r"net1: \S+bridge=vmbr1", output), output
     tables = output.split("after: ")[1:]
     rows = [next((line for line in table.splitlines() if "web-01" in line[1:10]), "") for table in tables]
     assert ["running" in rows[0], "stopped" in rows[1], "running" in rows[2], rows[3]] == [True, True, True, ""], output
