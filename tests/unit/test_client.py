@@ -70,7 +70,7 @@ class Proxy:
         while b"\r\n\r\n" not in head:
             head += near.recv(4096)
         self.heads.append(head)
-        host, _, port = head.split()[1].decode().rpartition(":")
+        host, port = head.split()[1].decode().rsplit(":", 1)
         far = socket.create_connection((host, int(port)))
         near.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
         threading.Thread(target=self._pump, args=(far, near), daemon=True).start()
