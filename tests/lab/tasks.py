@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from aiohttp import web
@@ -21,8 +21,8 @@ from .locks import FileLock
 Log = Callable[[str], None]
 Body = Callable[[Log], Awaitable[None]]
 
-# Real seconds before a worker does anything, so that whoever asks at once sees it running.
-FORK_SECONDS = 0.01
+# Real seconds that the shortest task takes, so that whoever asks at once sees it running.
+SHORTEST = 0.01
 
 
 class Tasks:
@@ -67,8 +67,8 @@ class Tasks:
     async def _work(self, record: dict[str, Any], body: Body) -> None:
         log = record["log"]
         status = "OK"
+        began = time.monotonic()
         try:
-            await asyncio.sleep(FORK_SECONDS if self.time_scale else 0)
             await body(log.append)
         except TaskError as error:
             status = str(error)
@@ -76,6 +76,9 @@ class Tasks:
             status = error.message
         except asyncio.CancelledError:
             status = "unexpected status" if record["upid"] in self._killed else "interrupted by signal"
+        if self.time_scale:
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(began + SHORTEST - time.monotonic())
         if record["type"] in self._endings:
             status, lines = self._endings.pop(record["type"])
             log.extend(lines)
