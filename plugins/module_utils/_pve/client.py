@@ -252,7 +252,7 @@ class PveClient:
         dispatched again until then. PveTaskFailed, PveTaskTimeout, and what post() raises.
         """
         deadline = time.monotonic() + timeout
-        retry = _Retry(timeout)
+        retry: _Retry | None = None
         while True:
             answer = self._repeat(method, path, params, landed)
             if not Upid.fits(answer):
@@ -260,6 +260,7 @@ class PveClient:
             try:
                 return self.wait(answer, timeout=max(deadline - time.monotonic(), 0), on_progress=on_progress)
             except PveTaskFailed as failed:
+                retry = retry or _Retry(deadline - time.monotonic())
                 if not is_lock_timeout(failed.exitstatus) or not retry.wait():
                     raise
 
