@@ -34,8 +34,6 @@ class LocalExecutor:
             folder.write(job)
             return self._play(job, folder, on_events, stop)
         finally:
-            # Also what a module left in the background, and everything when on_events raised.
-            processes.end_run(job.task_id)
             folder.remove()
 
     def clean(self, task_id: str) -> None:
@@ -51,19 +49,24 @@ class LocalExecutor:
         thread = threading.Thread(target=runner.run, name=f"runner {job.task_id}", daemon=True)
         thread.start()
         stopped = False
-        while True:
-            thread.join(TICK_SECONDS)
-            alive = thread.is_alive()
-            news: list[Event] = [transcript.clean(report) for report in folder.new_reports()]
-            while not spoken.empty():
-                news.extend(transcript.hear(spoken.get()))
-            if news:
-                on_events(news)
-            if not alive:
-                break
-            if stop.is_set() and not stopped:
-                stopped = True
-                processes.end_run(job.task_id)
+        try:
+            while True:
+                thread.join(TICK_SECONDS)
+                alive = thread.is_alive()
+                news: list[Event] = [transcript.clean(report) for report in folder.new_reports()]
+                while not spoken.empty():
+                    news.extend(transcript.hear(spoken.get()))
+                if news:
+                    on_events(news)
+                if not alive:
+                    break
+                if stop.is_set() and not stopped:
+                    stopped = True
+                    processes.end_run(job.task_id)
+        finally:
+            # Also what a module left in the background, and everything when on_events raised.
+            processes.end_run(job.task_id)
+            thread.join()
         if stopped:
             return Outcome(End.STOPPED)
         if runner.rc is None:

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -22,6 +23,8 @@ _STATES = {
     "runner_item_on_ok": "ok",
     "runner_item_on_failed": "failed",
 }
+# What Ansible says by itself, such as that there is no such playbook, comes as plain output.
+_SPOKEN = re.compile(r"\[(?P<level>ERROR|WARNING)\]: (?P<text>.+)", re.DOTALL)
 
 
 class Transcript:
@@ -42,11 +45,11 @@ class Transcript:
         elif kind == "playbook_on_stats":
             result = (data.get("artifact_data") or {}).get(RESULT)
             self.result = self._blank(result) if isinstance(result, dict) else None
-        elif kind in ("error", "warning") and (text := str(event.get("stdout") or "").strip()):
-            text = self._blank(text)
-            if kind == "error":
+        elif spoken := _SPOKEN.match(str(event.get("stdout") or "")):
+            level, text = spoken["level"].lower(), self._blank(spoken["text"].strip())
+            if level == "error":
                 self._errors.append(text)
-            yield LogLine(str(kind), text)
+            yield LogLine(level, text)
 
     def clean(self, report: Progress) -> Progress:
         return Progress(report.percent, self._blank(report.message))
