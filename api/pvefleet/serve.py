@@ -9,7 +9,7 @@ import os
 import secrets
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import click
 from sqlalchemy import exists, select
@@ -53,12 +53,16 @@ def serve(settings: Settings) -> None:
 @contextmanager
 def listen(host: str, port: int) -> Iterator[socket.socket]:
     """A listening socket. It is there before anything else is done, and stays while the web is started again."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        listener = socket.create_server(address, family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise ServeError(f"Unable to listen on {host}:{port}: {error.strerror}") from None
-    with listener:
+    with ExitStack() as opened:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+            family, kind, protocol, _, address = found[0]
+            listener = opened.enter_context(socket.socket(family, kind, protocol))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError as error:
+            raise ServeError(f"Unable to listen on {host}:{port}: {error.strerror}") from None
         yield listener
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import select
 import signal
 import subprocess
 import sys
@@ -17,7 +16,6 @@ from typing import Self
 import requests
 
 PVEFLEET = str(Path(sys.executable).with_name("pvefleet"))
-START_SECONDS = 60
 STOP_SECONDS = 20
 PASSWORD = "a password for tests"
 
@@ -51,14 +49,11 @@ class Served:
             )
         self.printed = []
         assert self.process.stdout is not None
-        while select.select([self.process.stdout], [], [], START_SECONDS)[0]:
-            line = self.process.stdout.readline()
+        for line in self.process.stdout:  # to its end, when the service does not start
             self.printed.append(line)
             if found := re.search(r"http://\S+", line):
                 self.url = found[0]
                 return self
-            if not line:
-                break
         self.stop()
         raise AssertionError(f"the service did not start:\n{self.log.read_text()}")
 
