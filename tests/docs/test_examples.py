@@ -16,6 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from typing import Any
 import pytest
 import requests
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient
+from pvefleet.app import FAMILIES, create_app
+from pvefleet.config import Settings
+from pvefleet.errors import Kind
 
 from tests.api.served import PASSWORD, Served
 from tests.lab import Lab
@@ -128,9 +132,10 @@ def states(lab: Lab) -> dict[str, str]:
     return {guest["name"]: guest["status"] for guest in guests}
 
 
-def test_readme(lab: Lab, tmp_path: Path) -> None:
+@contextmanager
+def fleet(lab: Lab, tmp_path: Path) -> Iterator[Served]:
+    """A service with the lab registered, as `make demo` leaves it."""
     with Served(tmp_path / "home") as served:
-        session = served.login()
         cluster = {
             "name": "lab",
             "api_endpoint": lab.api_endpoint,
@@ -138,19 +143,57 @@ def test_readme(lab: Lab, tmp_path: Path) -> None:
             "token_secret": lab.token_secret,
             "tls_fingerprint": lab.fingerprint,
         }
-        assert session.post(served.at("/api/v1/clusters"), json=cluster, timeout=30).status_code == 201
-        folder = tmp_path / "page"
-        folder.mkdir()
+        answer = served.login().post(served.at("/api/v1/clusters"), json=cluster, timeout=30)
+        assert answer.status_code == 201, answer.text
+        yield served
+
+
+def test_readme(lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    with fleet(lab, tmp_path) as served:
         readme = page("README.md", lab, folder, **{"http://127.0.0.1:8080": served.url})
         readme.environment["PASSWORD"] = PASSWORD
         playbooks, calls = readme.run()
-        tasks = session.get(served.at("/api/tasks"), timeout=30).json()["tasks"]
+        tasks = served.login().get(served.at("/api/tasks"), timeout=30).json()["tasks"]
     assert recaps(playbooks) == [1, 0]
     assert '"status":"completed"' in calls
     assert '"running"' in calls.splitlines()
     assert [task["type"] for task in tasks] == ["stop_server", "create_server"]
     assert {"web-1": "running", "web-2": "running", "web-3": "running"}.items() <= states(lab).items()
     assert states(lab)["app-01"] in ("running", "stopped")
+
+
+def test_http_api(lab: Lab, tmp_path: Path) -> None:
+    folder = tmp_path / "page"
+    folder.mkdir()
+    with fleet(lab, tmp_path) as served:
+        guide = page("docs/guides/http-api.md", lab, folder, **{"http://127.0.0.1:8080": served.url})
+        guide.environment["PASSWORD"] = PASSWORD
+        printed = guide.run()
+    assert printed[-1].count('"status":"completed"') == 3
+    assert printed[-1].splitlines()[-1] == '"RESOURCE_NOT_FOUND"'
+    assert states(lab) == {}
+
+
+def test_http_api_lists_every_call_with_its_permission(tmp_path: Path) -> None:
+    text = (CHECKOUT / "docs/guides/http-api.md").read_text()
+    rows = re.findall(r"^\| `([A-Z]+ /[^`]*)` \| (\w+(?: \w+)?) \|", text, re.M)
+    listed = {call: permission.replace(" ", "_") for call, permission in rows}
+    assert len(listed) == len(rows)
+    declared = {endpoint: permission for family in FAMILIES for endpoint, permission in family.permissions.items()}
+    served = {}
+    for rule in create_app(Settings(home=tmp_path / "home")).url_map.iter_rules():
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
+            served[f"{method} {path}"] = declared.get(rule.endpoint, "open")
+    assert listed == served
+
+
+def test_http_api_lists_every_code() -> None:
+    text = (CHECKOUT / "docs/guides/http-api.md").read_text()
+    rows = re.findall(r"^\| (\d{3}) \| `(\w+)` \| `(\w+)` \|$", text, re.M)
+    assert rows == [(str(kind.status), kind.name, kind.word) for kind in Kind]
 
 
 def test_getting_started(lab: Lab, tmp_path: Path) -> None:
