@@ -186,9 +186,14 @@ class Api:
 
     def follow(self, step: str, task_id: str) -> None:
         """Show a task's progress until it has ended. DemoError unless it is completed."""
-        bar = BarColumn(bar_width=30)
-        columns = (TextColumn("  {task.fields[status]:<9}"), bar, TextColumn("{task.percentage:>3.0f}%"))
-        with Progress(*columns, TimeElapsedColumn(), TextColumn("{task.description}"), console=console) as progress:
+        columns = (
+            TextColumn("  {task.fields[status]:<9}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("{task.description}"),
+        )
+        with Progress(*columns, console=console) as progress:
             shown = progress.add_task("", total=100, status="pending")
             for event in self.events(f"/api/tasks/{task_id}/stream"):
                 if "status" in event:

@@ -47,7 +47,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 def test_once_shows_a_servers_life_and_takes_everything_down() -> None:
     with demo("--once") as (process, mark):
-        output, _ = process.communicate(timeout=200)
+        output, _unused = process.communicate(timeout=200)
         assert process.returncode == 0, output
         assert marked(mark) == []
     for step in ("create web-01", "stop web-01", "start web-01", "delete web-01"):
@@ -90,8 +90,8 @@ def test_a_busy_port_is_one_sentence() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         begin = time.monotonic()
-        with demo("--port", str(port)) as (process, _):
-            output, _ = process.communicate(timeout=30)
+        with demo("--port", str(port)) as (process, _mark):
+            output, _unused = process.communicate(timeout=30)
     assert process.returncode == 1
     assert output.splitlines() == [
         f"Unable to listen on 127.0.0.1:{port}: Address already in use."
@@ -102,7 +102,7 @@ def test_a_busy_port_is_one_sentence() -> None:
 
 def test_a_refused_step_is_a_sentence_and_everything_is_down() -> None:
     with demo("--once", PVEFLEET_ALLOWED_NETWORKS="192.0.2.0/24") as (process, mark):
-        output, _ = process.communicate(timeout=100)
+        output, _unused = process.communicate(timeout=100)
         assert process.returncode == 1
         assert "Unable to register the cluster: 400 " in output
         assert "Traceback" not in output
