@@ -49,10 +49,14 @@ def test_a_database_of_a_newer_version_is_left_alone(db: Database) -> None:
 
 
 def test_a_failed_write_leaves_nothing(db: Database) -> None:
-    with pytest.raises(ZeroDivisionError), db.write() as session:
-        session.add(user("eve"))
-        session.flush()
-        raise ZeroDivisionError
+    def fail() -> None:
+        with db.write() as session:
+            session.add(user("eve"))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
     with db.read() as session:
         assert session.scalar(select(func.count()).select_from(User)) == 0
 
