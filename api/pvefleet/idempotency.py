@@ -51,6 +51,8 @@ def install(app: Flask, digest_key: bytes) -> None:
             return None
         response = Response(earlier.body or "", earlier.status_code, content_type=earlier.content_type)
         response.headers[REPLAYED] = "true"
+        if earlier.location is not None:
+            response.location = earlier.location
         return response
 
     def keep(response: Response) -> Response:
@@ -112,6 +114,7 @@ def _conclude(session: Session, user_id: int, key: str, response: Response) -> N
     kept = {
         "status_code": response.status_code,
         "content_type": response.content_type,
+        "location": response.location,
         "body": response.get_data(as_text=True),
     }
     session.execute(update(IdempotentAnswer).where(*mine).values(**kept))

@@ -33,7 +33,8 @@ def test_the_same_again_is_answered_and_not_done(admin: FlaskClient, lab_server:
     mark = len(lab_server.requests)
     again = admin.post(URL, json=body(lab_server), headers=KEY)
     assert (again.status_code, again.data) == (201, first.data)
-    assert again.content_type == first.content_type
+    assert (again.content_type, again.location) == (first.content_type, first.location)
+    assert first.location is not None
     assert again.headers["Idempotent-Replayed"] == "true"
     assert lab_server.count_since(mark) == 0
     assert admin.get(URL).get_json()["total"] == 1

@@ -209,5 +209,6 @@ class IdempotentAnswer(Base):
     fingerprint: Mapped[str] = mapped_column(String(64))  # keyed digest of method, path and body
     status_code: Mapped[int | None]
     content_type: Mapped[str | None] = mapped_column(String(255))
+    location: Mapped[str | None] = mapped_column(String(2048))
     body: Mapped[str | None] = mapped_column(Text)
     created_at: Mapped[datetime]

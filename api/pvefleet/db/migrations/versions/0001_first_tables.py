@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
+
 from pvefleet.db.models import UtcDateTime
 
 revision = "0001"
@@ -61,6 +62,7 @@ def upgrade() -> None:
         sa.Column("fingerprint", sa.String(length=64), nullable=False),
         sa.Column("status_code", sa.Integer(), nullable=True),
         sa.Column("content_type", sa.String(length=255), nullable=True),
+        sa.Column("location", sa.String(length=2048), nullable=True),
         sa.Column("body", sa.Text(), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.PrimaryKeyConstraint("user_id", "key"),
