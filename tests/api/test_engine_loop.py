@@ -1,0 +1,207 @@
+# SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The engine: what it takes from the queue, and how it ends it, with real runs of small playbooks."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from flask import Flask
+from pvefleet.db.models import Lock, Task, TaskLog
+from pvefleet.engine import processes
+from pvefleet.engine.local import LocalExecutor
+from pvefleet.engine.loop import Engine
+from pvefleet.observer import Observer
+from pvefleet.operations import OPERATIONS, Operation
+from pvefleet.services import Services
+from pvefleet.tasks import store
+from sqlalchemy import select
+
+
+def until(condition: Callable[[], Any], seconds: float = 40) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.02)
+    return value
+
+
+class Bench:
+    """A service whose engine can be switched on and off, and an operation that waits for a file."""
+
+    def __init__(self, services: Services, folder: Path) -> None:
+        self.services = services
+        self.gate = folder / "gate"
+        self.started = folder / "started"
+        self.started.mkdir()
+        self._thread: threading.Thread | None = None
+
+    def submit(self, name: str, **changes: Any) -> str:
+        parameters = {"name": name, "gate": str(self.gate), "started": str(self.started)}
+        given = {"parameters": parameters, "sealed": None, "user_id": None, "deadline_seconds": 60, **changes}
+        with self.services.db.write() as session:
+            return store.create(
+                session, operation="wait", title=f"wait for {name}", cluster_id=None, target=name, locks=[name], **given
+            ).id
+
+    def engine(self) -> Engine:
+        executor = LocalExecutor(self.services.settings.home / "runs")
+        return Engine(self.services, executor, Observer(self.services))
+
+    def switch_on(self) -> None:
+        self.services.stopping.clear()
+        self._thread = threading.Thread(target=self.engine().run)
+        self._thread.start()
+
+    def switch_off(self) -> None:
+        self.services.stopping.set()
+        if self._thread is not None:
+            self._thread.join(20)
+            assert not self._thread.is_alive()
+
+    def task(self, task_id: str) -> Task:
+        with self.services.db.read() as session:
+            return session.get_one(Task, task_id)
+
+    def ended(self, task_id: str) -> Task:
+        until(lambda: self.task(task_id).status in store.FINAL)
+        assert processes.of_run(task_id) == []
+        return self.task(task_id)
+
+    def waits(self, task_id: str) -> bool:
+        return (self.started / task_id).exists()
+
+
+@pytest.fixture
+def bench(
+    make_app: Callable[..., Flask], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Bench]:
+    wait = {
+        "name": "Wait",
+        "ansible.builtin.shell": 'touch {{ started }}/$PVEFLEET_RUN; until [ -e {{ gate }} ]; do sleep 0.1; done',
+    }
+    tell = {"name": "Tell", "ansible.builtin.set_stats": {"data": {"pvefleet_result": {"waited": "{{ name }}"}}}}
+    path = tmp_path / "wait.yml"
+    path.write_text(yaml.safe_dump([{"hosts": "localhost", "gather_facts": False, "tasks": [wait, tell]}]))
+    operation = Operation("wait", str(path), "create_server", "wait for {name}", lambda body, subject: {})
+    monkeypatch.setitem(OPERATIONS, "wait", operation)  # type: ignore[arg-type]
+    services: Services = make_app(max_runs=2).extensions["pvefleet"]
+    made = Bench(services, tmp_path)
+    yield made
+    made.gate.touch()
+    made.switch_off()
+
+
+def test_tasks_run_in_order_and_never_more_at_once_than_allowed(bench: Bench) -> None:
+    ids = [bench.submit(name) for name in ("a", "b", "c", "d")]
+    bench.switch_on()
+    until(lambda: bench.waits(ids[0]) and bench.waits(ids[1]))
+    time.sleep(1)  # time in which a third one would start
+    assert [bench.task(task_id).status for task_id in ids] == ["running", "running", "pending", "pending"]
+    bench.gate.touch()
+    tasks = [bench.ended(task_id) for task_id in ids]
+    assert [(task.status, task.result) for task in tasks] == [("completed", {"waited": name}) for name in "abcd"]
+    starts = [task.started_at for task in tasks if task.started_at is not None]
+    assert starts == sorted(starts)
+
+
+def test_a_cancelled_task_is_cancelled_only_when_nothing_of_it_runs(bench: Bench) -> None:
+    task_id = bench.submit("a")
+    bench.switch_on()
+    until(lambda: bench.waits(task_id))
+    assert processes.of_run(task_id)
+    with bench.services.db.write() as session:
+        store.request_cancel(session, task_id)
+    assert bench.ended(task_id).status == "cancelled"
+    bench.submit("a")  # the lock is free again
+
+
+def test_a_task_that_takes_too_long_fails_and_says_so(bench: Bench) -> None:
+    task_id = bench.submit("a", deadline_seconds=2)
+    bench.switch_on()
+    task = bench.ended(task_id)
+    assert (task.status, task.error) == ("failed", "Unable to finish wait for a: it took longer than 2 s")
+
+
+def test_a_shutdown_puts_runs_back_without_counting_and_the_next_start_finishes_them(bench: Bench) -> None:
+    task_id = bench.submit("a")
+    bench.switch_on()
+    until(lambda: bench.waits(task_id))
+    began = time.monotonic()
+    bench.switch_off()
+    assert time.monotonic() - began < 8
+    assert processes.of_run(task_id) == []
+    task = bench.task(task_id)
+    assert (task.status, task.attempts) == ("pending", 0)
+    with bench.services.db.read() as session:
+        assert session.scalars(select(Lock.task_id)).all() == [task_id]
+    bench.gate.touch()
+    bench.switch_on()
+    task = bench.ended(task_id)
+    assert (task.status, task.attempts) == ("completed", 1)
+
+
+def die(bench: Bench, task_id: str) -> subprocess.Popen[bytes]:
+    """What the database and the machine look like after the engine was killed in the middle of a run."""
+    with bench.services.db.write() as session:
+        assert store.start(session, task_id) is not None
+    return subprocess.Popen(["sleep", "300"], env={processes.MARK: task_id}, start_new_session=True)
+
+
+def test_a_run_whose_engine_died_is_ended_and_run_again(bench: Bench) -> None:
+    task_id = bench.submit("a")
+    orphan = die(bench, task_id)
+    bench.gate.touch()
+    bench.switch_on()
+    task = bench.ended(task_id)
+    assert orphan.wait(5) < 0
+    assert (task.status, task.attempts) == ("completed", 2)
+    with bench.services.db.read() as session:
+        lines = session.scalars(select(TaskLog.message).where(TaskLog.task_id == task_id)).all()
+    assert lines[0] == "The run ended unexpectedly and is started again"
+
+
+def test_a_task_whose_run_dies_for_the_third_time_fails_with_the_reason(bench: Bench) -> None:
+    task_id = bench.submit("a")
+    for _ in range(3):
+        orphan = die(bench, task_id)
+        bench.engine().recover()
+        orphan.wait(5)
+    task = bench.task(task_id)
+    assert (task.status, task.error) == ("failed", "Unable to finish wait for a: its run ended unexpectedly 3 times")
+
+
+def test_a_run_that_was_to_be_cancelled_when_its_engine_died_is_not_run_again(bench: Bench) -> None:
+    task_id = bench.submit("a")
+    orphan = die(bench, task_id)
+    with bench.services.db.write() as session:
+        store.request_cancel(session, task_id)
+    bench.engine().recover()
+    orphan.wait(5)
+    assert bench.task(task_id).status == "cancelled"
+
+
+def test_a_run_that_is_killed_under_a_living_engine_is_run_again(bench: Bench) -> None:
+    task_id = bench.submit("a")
+    bench.switch_on()
+    until(lambda: bench.waits(task_id))
+    for process in processes.of_run(task_id):
+        process.kill()
+    bench.gate.touch()
+    task = bench.ended(task_id)
+    assert (task.status, task.attempts) == ("completed", 2)
+
+
+def test_a_task_without_its_cluster_fails_with_the_reason(bench: Bench) -> None:
+    task_id = bench.submit("a")
+    with bench.services.db.write() as session:
+        session.get_one(Task, task_id).cluster_id = "gone"
+    bench.switch_on()
+    assert bench.ended(task_id).error == f"Unable to run {task_id}: its cluster is not registered any more"
