@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from typing import Any
 
 from fakepve.server import FakePve
@@ -20,6 +22,9 @@ from .power import Power
 from .resources import Resources
 from .tasks import Tasks
 from .wire import Http
+
+# Real seconds that answers get to finish when the lab is stopped.
+STOP_SECONDS = 1.0
 
 
 class LabPve(Http, Tasks, Resources, Datacenter, Agent, CloudInit, Power, Clone, Lifecycle, Config, Disks, FakePve):
@@ -40,6 +45,16 @@ class LabPve(Http, Tasks, Resources, Datacenter, Agent, CloudInit, Power, Clone,
             self.add_node(f"pve{number}")
 
     async def stop(self) -> None:
-        """Stop listening, and end every worker."""
+        """Stop listening, and end every worker and every answer that is not given yet."""
         await self.stop_workers()
-        await super().stop()
+        connections = [handler.transport for handler in self.runner.server.connections] if self.runner else []
+        with suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                await super().stop()
+        unfinished = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in unfinished:
+            task.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        for connection in filter(None, connections):
+            connection.abort()  # an idle client does not answer TLS's goodbye
+        await asyncio.sleep(0)

@@ -76,6 +76,13 @@ def test_a_new_address_needs_the_image_and_a_boot(api: Api) -> None:
     assert until(lambda: addresses(api))["eth0"][0] == "10.0.0.6"
 
 
+def test_without_a_cloudinit_drive_the_guest_learns_nothing(api: Api) -> None:
+    api.clone(100)
+    api.put(api.vm(100, "/config"), delete="ide2", ipconfig0="ip=10.0.0.5/24")
+    api.start(100)
+    assert until(lambda: addresses(api))["eth0"][0].startswith("10.64.")
+
+
 def test_a_deleted_option_is_pending_in_the_image(api: Api) -> None:
     api.clone(100)
     api.put(api.vm(100, "/config"), ciuser="ops", cipassword="secret")

@@ -142,5 +142,6 @@ def test_the_template(api: Api, lab: Lab) -> None:
     config = api.config(lab.template_vmid)
     assert config["scsi0"] == "local-lvm:base-9000-disk-0,discard=on,size=3G"
     assert config["ide2"] == "local-lvm:vm-9000-cloudinit,media=cdrom"
+    assert (config["cores"], config["memory"]) == (2, "2048")
     assert config["scsihw"] == "virtio-scsi-single"
     assert (config["agent"], config["serial0"], config["vga"]) == ("enabled=1", "socket", "serial0")

@@ -10,12 +10,18 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import requests
+
+from tests.lab import Lab
+
+from .api import Api, until
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "tests.lab"]
@@ -75,3 +81,21 @@ def test_nonsense_is_refused(option: str, value: str) -> None:
     ended = subprocess.run([*COMMAND, option, value], cwd=CHECKOUT, capture_output=True, text=True, check=False)
     assert ended.returncode == 2
     assert f"argument {option}: must be" in ended.stderr
+
+
+def test_it_ends_while_answers_are_open() -> None:
+    """A task's end is waited for by nobody, nor is a client that hangs."""
+    lab = Lab(time_scale=1.0).start()
+    lab.do(lab.pve.flaky_network, hang_rate=1.0)
+    client = threading.Thread(target=_ask, args=(lab,))
+    client.start()
+    until(lambda: lab.requests)
+    began = time.monotonic()
+    lab.stop()
+    client.join()
+    assert time.monotonic() - began < 5
+
+
+def _ask(lab: Lab) -> None:
+    with suppress(requests.ConnectionError):
+        Api(lab).send("GET", "/version")
