@@ -90,7 +90,6 @@ def add(session: Session, vault: Vault, name: str, where: Connection, facts: Clu
     )
     record(cluster, of(facts))
     cluster.updated_at = moment
-    refuse_taken(session, name)
     try:
         session.add(cluster)
         session.flush()
