@@ -18,6 +18,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
 class Resources:
     def __init__(self, rows: Iterable[Mapping[str, Any]]) -> None:
         self._rows = list(rows)
+        self._named_guests: dict[str, list[Mapping[str, Any]]] = {}
 
     @classmethod
     def read(cls, client: PveClient) -> Resources:
@@ -30,9 +31,29 @@ class Resources:
     def guest(self, vmid: int) -> Mapping[str, Any] | None:
         return next((row for row in self.guests() if row["vmid"] == vmid), None)
 
+    def named_guests(self, client: PveClient, node: str) -> list[Mapping[str, Any]]:
+        """The node's own list of its virtual machines, which knows a new name before the cluster's; asked for once."""
+        if node not in self._named_guests:
+            self._named_guests[node] = client.get(f"/nodes/{segment(node)}/qemu")
+        return self._named_guests[node]
+
     def nodes(self) -> dict[str, bool]:
         """Node -> online."""
         return {row["node"]: row.get("status") == "online" for row in self._rows if row.get("type") == "node"}
+
+    def offline(self) -> set[str]:
+        return {node for node, online in self.nodes().items() if not online}
+
+    def unseen(self) -> list[Mapping[str, Any]]:
+        """The rows of virtual machines on nodes that are offline: PVE does not tell their names."""
+        offline = self.offline()
+        return [
+            row for row in self.guests() if row["type"] == "qemu" and row["node"] in offline and not row.get("name")
+        ]
+
+    def being_cloned(self) -> bool:
+        """Whether a clone is under way somewhere; it has no name before it is finished."""
+        return any(row.get("lock") == "clone" and not row.get("name") for row in self.guests())
 
     def storages(self, node: str) -> dict[str, Mapping[str, Any]]:
         """The storages of a node; empty, too, for a user who may not see any."""
@@ -45,11 +66,10 @@ class Resources:
 
 def named(client: PveClient, resources: Resources, name: str) -> list[tuple[int, str]]:
     """vmid and node of every virtual machine that the listing calls `name`, or that has no name in it yet and is."""
-    found = {
-        (row["vmid"], row["node"]) for row in resources.guests() if row["type"] == "qemu" and row.get("name") == name
-    }
-    fresh_nodes = {row["node"] for row in resources.guests() if row["type"] == "qemu" and not row.get("name")}
-    for node in sorted(fresh_nodes):
+    machines = [row for row in resources.guests() if row["type"] == "qemu"]
+    found = {(int(row["vmid"]), row["node"]) for row in machines if row.get("name") == name}
+    offline = resources.offline()
+    for node in sorted({row["node"] for row in machines if not row.get("name")} - offline):
         for row in client.get(f"/nodes/{segment(node)}/qemu"):
             if row.get("name") == name:
                 found.add((int(row["vmid"]), node))

@@ -26,17 +26,17 @@ _UPID = re.compile(
     r":(?P<type>[^:\s/]+):(?P<id>[^:\s/]*):(?P<user>[^:\s/]+):"
 )
 
-# Seconds until the first look, by worker type: what a small guest takes on a real node. A look too early is an API
-# call for nothing, one too late is waiting for nothing.
+# Seconds until the first look, by worker type: a little more than a small guest takes on a real node. A look too early
+# is an API call for nothing and waits half as long again, one too late is waiting for nothing.
 FIRST_POLL = {
-    "qmclone": 0.3,
+    "qmclone": 0.4,
     "qmconfig": 0.1,
     "qmcreate": 0.2,
-    "qmdestroy": 0.15,
+    "qmdestroy": 0.2,
     "qmreboot": 1.0,
     "qmshutdown": 1.0,
-    "qmstart": 0.9,
-    "qmstop": 0.5,
+    "qmstart": 1.1,
+    "qmstop": 0.7,
     "qmtemplate": 0.2,
     "resize": 0.1,
     "vzdump": 1.0,
