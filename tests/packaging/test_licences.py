@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -17,8 +18,10 @@ FAKEPVE = re.compile(r"^\s*(?:import|from) fakepve\b", re.M)
 def files() -> list[Path]:
     """Every file of the project but the licences themselves and what REUSE.toml speaks for."""
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=CHECKOUT, check=True, capture_output=True, text=True).stdout
-    named = tomllib.loads((CHECKOUT / "REUSE.toml").read_text())["annotations"][0]["path"]
-    paths = [CHECKOUT / name for name in listed.split("\0") if name and name not in named]
+    annotations = tomllib.loads((CHECKOUT / "REUSE.toml").read_text())["annotations"]
+    named = [pattern for entry in annotations for pattern in entry["path"]]
+    spoken_for = {name for name in listed.split("\0") for pattern in named if fnmatch(name, pattern)}
+    paths = [CHECKOUT / name for name in listed.split("\0") if name and name not in spoken_for]
     return [path for path in paths if path.is_file() and path.stat().st_size and path.parts[-2:-1] != ("LICENSES",)]
 
 
