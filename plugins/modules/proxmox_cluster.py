@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: proxmox_cluster
 short_description: Manage the clusters in a registry
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Records a Proxmox VE cluster under a name, so that other modules need only that name to reach it.
   - The cluster is asked before anything is recorded. One that cannot be reached, or that refuses the credentials, is an

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: proxmox_cluster_info
 short_description: Health, version and nodes of the clusters in a registry
-version_added: 1.0.0
+version_added: 0.1.0
 description:
   - Asks one cluster, or all clusters of the registry at the same time, for version, quorum and nodes.
   - A cluster that cannot be reached or refuses is no failure of the module, it is what the result says.
