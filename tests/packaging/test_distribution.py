@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+import requests
 import yaml
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -24,12 +25,16 @@ BIN = Path(sys.executable).parent
 pytestmark = pytest.mark.xdist_group("packaging")
 
 
-def run(*argv: str | Path, home: Path, **environment: str) -> str:
-    """What a command prints, run in `home` by somebody who has set nothing."""
+def clean_environment(home: Path) -> dict[str, str]:
     ours = ("ANSIBLE_", "PVEFLEET_", "PROXMOX_", "PYTHON")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
-    path = f"{Path(argv[0]).parent}{os.pathsep}{kept['PATH']}"
-    env = {**kept, "HOME": str(home), "PATH": path, "ANSIBLE_NOCOLOR": "1", **environment}
+    return {**kept, "HOME": str(home), "ANSIBLE_NOCOLOR": "1"}
+
+
+def run(*argv: str | Path, home: Path, **environment: str) -> str:
+    """What a command prints, run in `home` by somebody who has set nothing."""
+    env = clean_environment(home) | environment
+    env["PATH"] = f"{Path(argv[0]).parent}{os.pathsep}{env['PATH']}"
     done = subprocess.run(argv, cwd=home, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, f"{argv} failed:\n{done.stdout}\n{done.stderr}"
     return done.stdout
@@ -92,6 +97,21 @@ def test_the_installed_service_uses_the_installed_collection(installed: Path, ho
     client = "ansible_collections.pvefleet.infra.plugins.module_utils._pve.client"
     script = f"import pvefleet.app, sys; print(sys.modules['{client}'].__file__)"
     assert run(installed / "python", "-c", script, home=home).startswith(str(installed.parent))
+
+
+def test_the_installed_service_serves(installed: Path, home: Path, tmp_path: Path) -> None:
+    argv = [installed / "pvefleet", "serve", "--port", "0", "--home", tmp_path / "fleet"]
+    environment = {**clean_environment(home), "PVEFLEET_ADMIN_PASSWORD": "a password for this test"}
+    with subprocess.Popen(argv, cwd=home, env=environment, stdout=subprocess.PIPE, text=True) as service:
+        try:
+            assert service.stdout is not None
+            url = next(found[0] for line in service.stdout if (found := re.search(r"http://\S+", line)))
+            login = {"username": "admin", "password": "a password for this test"}
+            answer = requests.post(f"{url}/auth/login", json=login, headers={"Accept-Language": "it"}, timeout=30)
+            assert answer.status_code == 200, answer.text
+        finally:
+            service.terminate()
+            service.wait(30)
 
 
 def test_the_artifact_is_the_collection_and_nothing_else(artifact: Path) -> None:
