@@ -45,6 +45,8 @@ class Web(BaseApplication):  # type: ignore[misc]
             "graceful_timeout": GRACE_SECONDS,
             "loglevel": self._settings.log_level,
             "accesslog": "-" if self._settings.log_level == "debug" else None,
+            # X-Forwarded-* is believed by proxy_hops alone, see create_app
+            "forwarded_allow_ips": "",
             "proc_name": "pvefleet-web",
             # a socket to control gunicorn by would be one for all that run on this machine
             "control_socket_disable": True,

@@ -10,6 +10,7 @@ import re
 import signal
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -164,6 +165,56 @@ def test_sigterm_ends_everything(tmp_path: Path) -> None:
         assert service.stop() == 0
         assert time.monotonic() - start < 12
         assert [process for process in processes if alive(process)] == []
+
+
+def test_sigterm_lets_a_request_finish(tmp_path: Path) -> None:
+    """A registration waits for a cluster that does not speak until the service was told to end."""
+    arrived, told = threading.Event(), threading.Event()
+
+    def hang_up_late(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                arrived.set()
+                told.wait()
+                connection.close()
+
+    answers: list[requests.Response] = []
+    with Served(tmp_path / "home") as service, socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=hang_up_late, args=[listener], daemon=True).start()
+        session = service.login()
+        body = {
+            "name": "slow",
+            "api_endpoint": f"https://127.0.0.1:{listener.getsockname()[1]}",
+            "username": "root@pam",
+            "password": "x",
+        }
+
+        def ask() -> None:
+            answers.append(session.post(service.at("/api/v1/clusters"), json=body, timeout=30))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        assert arrived.wait(30)
+        assert service.process is not None
+        service.process.terminate()
+        until(lambda: "Handling signal: term" in service.log.read_text())
+        told.set()
+        asking.join()
+        assert answers[0].status_code == 502
+        assert answers[0].json()["code"] == "BadGateway"
+        assert service.process.wait(15) == 0
+
+
+def test_forwarded_headers_of_anybody_are_not_believed(served: Served) -> None:
+    answer = requests.post(
+        served.at("/auth/login"),
+        data={"username": "admin", "password": PASSWORD},
+        headers={"X-Forwarded-Proto": "https", "X-Forwarded-Ssl": "on", "X-Forwarded-Protocol": "ssl"},
+        timeout=30,
+    )
+    assert answer.status_code == 200
+    assert "Secure" not in answer.headers["Set-Cookie"]
 
 
 @pytest.mark.parametrize("module", ["pvefleet.web", "pvefleet.engine"])
