@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_plan import without_marker
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import without_marker
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import ROLE_PREFIX
 from sqlalchemy import select
 from sqlalchemy.orm import Session

@@ -73,6 +73,11 @@ def _one_line(text: str) -> str:
     return text
 
 
+def _secret_line(secret: SecretStr) -> SecretStr:
+    _one_line(secret.get_secret_value())
+    return secret
+
+
 def _prefix_length(value: Any) -> int:
     if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, str) and value.isdecimal())):
         raise _refused("a subnet is the length of its prefix, such as 24")
@@ -87,6 +92,7 @@ Role = Annotated[str, StringConstraints(min_length=1, max_length=90), _by(lambda
 Text = Annotated[str, StringConstraints(max_length=8192), AfterValidator(_no_control_characters)]
 Size = Annotated[str, BeforeValidator(_size, json_schema_input_type=float | str)]
 Address = Annotated[str, StringConstraints(max_length=45), _by(values.ip_address)]
+Password = Annotated[SecretStr, Field(min_length=1, max_length=255), AfterValidator(_secret_line)]
 Cpu = Annotated[int, Field(strict=True, ge=1, le=8192)]
 Memory = Annotated[int, Field(strict=True, ge=16, le=4_178_944, description="MiB")]
 Vmid = Annotated[int, Field(strict=True, ge=100, le=999_999_999)]
@@ -144,7 +150,7 @@ class CreateServer(Strict):
     network_devices: list[NetworkDevice] = Field(default=[], max_length=32)
     template_vm_id: Vmid | None = None
     vm_username: Line | None = None
-    vm_password: SecretStr | None = Field(default=None, min_length=1, max_length=255)
+    vm_password: Password | None = None
     ssh_keys: list[Annotated[str, StringConstraints(max_length=16_384), AfterValidator(_one_line)]] | None = Field(
         default=None, max_length=100
     )
@@ -160,8 +166,6 @@ class CreateServer(Strict):
     def _fits_together(self) -> Self:
         if self.wait and not self.start:
             raise _refused("wait needs start: a server that does not run has no address to wait for")
-        if self.vm_password is not None:
-            _one_line(self.vm_password.get_secret_value())
         interfaces = [disk.interface for disk in self.disks if disk.interface is not None]
         if len(set(interfaces)) < len(interfaces):
             raise _refused("two disks have the same interface")
