@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveError, segment
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Outcome
 
 # The agent answers only once the guest has booted that far; PVE says so with a 500.
 _NOT_YET = re.compile(r"guest agent is not running|got timeout|got no response", re.IGNORECASE)
@@ -20,8 +21,10 @@ _POLL_SECONDS = 1.5
 
 
 def agent_enabled(config: Mapping[str, Any]) -> bool:
-    text = str(config.get("agent", "0"))
-    return values.parse_bool(values.parse_properties(text, "enabled").get("enabled", "0"))
+    try:
+        return values.parse_bool(values.parse_properties(str(config.get("agent", "0")), "enabled").get("enabled", "0"))
+    except ValueError:
+        return False
 
 
 def agent_addresses(client: PveClient, node: str, vmid: int) -> list[str] | None:
@@ -29,7 +32,7 @@ def agent_addresses(client: PveClient, node: str, vmid: int) -> list[str] | None
     try:
         answer = client.get(f"/nodes/{segment(node)}/qemu/{vmid}/agent/network-get-interfaces", retry_seconds=0)
     except PveError as error:
-        if _NOT_YET.search(error.reason):
+        if _NOT_YET.search(error.reason) or error.outcome is not Outcome.REFUSED:
             return None
         raise
     return [
@@ -55,12 +58,11 @@ def static_addresses(config: Mapping[str, Any]) -> list[str]:
     """The static addresses of ipconfig0, ipconfig1 and so on, without their prefix lengths."""
     found = []
     for index in range(values.MAX_NICS):
-        text = config.get(f"ipconfig{index}")
-        if text is not None:
-            ipconfig = values.parse_ipconfig(str(text))
-            found += [
-                address.partition("/")[0] for address in (ipconfig.ip, ipconfig.ip6) if address and "/" in address
-            ]
+        try:
+            ipconfig = values.parse_ipconfig(str(config.get(f"ipconfig{index}", "")))
+        except ValueError:
+            continue  # none, or one that somebody wrote by hand
+        found += [address.partition("/")[0] for address in (ipconfig.ip, ipconfig.ip6) if address and "/" in address]
     return found
 
 

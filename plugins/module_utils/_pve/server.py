@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
@@ -14,29 +16,43 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.addresses impo
     static_addresses,
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveNotFound, segment
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources, named
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_plan import Guest
+
+_CLOUD_INIT_OPTION = re.compile(r"ci\w+|sshkeys|nameserver|searchdomain|ipconfig\d+")
 
 
 class ServerError(Exception):
     """What could not be done to a server, and why, in one sentence."""
 
 
-def observe(client: PveClient, node: str, vmid: int, *, pool: str | None = None, settled: bool = False) -> Guest:
-    """A server as it is now; `settled` skips the question what a running one has pending. Raises PveNotFound."""
+def observe(client: PveClient, node: str, vmid: int, *, pool: str | None = None, fresh: bool = False) -> Guest:
+    """A server as it is now; `fresh`: it has just been started, so that nothing waits. Raises PveNotFound."""
+    guest = observe_config(client, node, vmid, pool=pool)
     path = server_path(node, vmid)
-    config = dict(client.get(f"{path}/config"))
-    digest = config.pop("digest", None)
     # A template never runs.
-    running = str(config.get("template", "0")) != "1" and client.get(f"{path}/status/current")["status"] == "running"
-    pending: set[str] = set()
-    if running and not settled:
-        rows = client.get(f"{path}/pending")
-        if any(values.is_cloud_init_drive(str(value)) for value in config.values()):
-            # Cloud-init's options are never pending in the config; its image is what lags behind.
-            rows += client.get(f"{path}/cloudinit")
-        pending = {row["key"] for row in rows if "pending" in row or row.get("delete")}
-    return Guest(vmid, node, str(config.get("name", f"VM {vmid}")), config, running, digest, frozenset(pending), pool)
+    if guest.is_template or client.get(f"{path}/status/current")["status"] != "running":
+        return guest
+    if fresh:
+        return replace(guest, running=True)
+    rows = client.get(f"{path}/pending")
+    if guest.cloud_init_drive() is not None:
+        # Cloud-init's options are never pending in the config; its image is what lags behind. It also has the name and
+        # the network devices, which are no options of cloud-init.
+        rows += [row for row in client.get(f"{path}/cloudinit") if _CLOUD_INIT_OPTION.fullmatch(row["key"])]
+    pending = {
+        row["key"]: None if row.get("value") is None else str(row["value"])
+        for row in rows
+        if "pending" in row or row.get("delete")
+    }
+    return replace(guest, running=True, pending=pending)
+
+
+def observe_config(client: PveClient, node: str, vmid: int, *, pool: str | None = None) -> Guest:
+    """A server that is known not to run. Raises PveNotFound."""
+    config = dict(client.get(f"{server_path(node, vmid)}/config"))
+    digest = config.pop("digest", None)
+    return Guest(vmid, node, str(config.get("name", f"VM {vmid}")), config, digest=digest, pool=pool)
 
 
 def observe_guest(client: PveClient, node: str, vmid: int) -> dict[str, Any]:
@@ -102,6 +118,14 @@ def find(client: PveClient, resources: Resources, *, name: str | None, vmid: int
         # The listing may still show the name of a server that is gone or renamed.
         if guest is not None and guest.name == name:
             found.append(guest)
+    unseen = resources.unseen()
+    if not found and unseen:
+        vmids = ", ".join(str(row["vmid"]) for row in unseen)
+        nodes = ", ".join(sorted({row["node"] for row in unseen}))
+        raise ServerError(
+            f"Unable to tell whether there is a server {name}: {nodes} is offline, and so the names of {vmids} are not "
+            "known"
+        )
     if len(found) > 1:
         vmids = ", ".join(str(guest.vmid) for guest in found)
         raise ServerError(f"Unable to tell which server {name} is meant: {vmids} have that name; give the vmid")

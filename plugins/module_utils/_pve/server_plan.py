@@ -6,43 +6,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._plan import Change, Plan
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import device_plan, values
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.device_plan import (
+    NO_DEFAULTS,
+    Draft,
+    Placement,
+    PlanError,
+)
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import (
+    Guest,
+    is_drive,
+    is_nic,
+    without_marker,
+)
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.hotplug import takes_effect_at_once
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import (
     ROLE_PREFIX,
     CloudInitSpec,
-    DiskSpec,
-    NicSpec,
     ServerSpec,
 )
-
-# The first line of the notes of a server that is not finished yet. It tells a second run that what is done once, on
-# creation, is still to be done; and with its id, after a lost answer, whose clone it is.
-MARKER = "pvefleet: being created"
 
 HIDDEN = "********"
 
 # What PVE takes when the config does not say, from qemu-server's PVE/QemuServer.pm.
 _DEFAULTS = {"cores": "1", "sockets": "1", "memory": "512", "onboot": "0", "protection": "0", "bios": "seabios"}
-_DRIVE_DEFAULTS = {
-    "ssd": "0",
-    "discard": "ignore",
-    "iothread": "0",
-    "backup": "1",
-    "replicate": "1",
-    "ro": "0",
-    "cache": "none",
-} | dict.fromkeys(("iops_rd", "iops_wr", "mbps_rd", "mbps_wr"), "0")
-_NIC_DEFAULTS = {"firewall": "0", "link_down": "0", "tag": "0", "queues": "0", "rate": "0"}
+_DEFAULT_KEYS = {"cpu": "cputype", "machine": "type", "memory": "current"}
 
-# vmconfig_hotplug_pending's $fast_plug_option: never pending on a running guest.
-_FAST = {"name", "description", "tags", "onboot", "protection"}
-_ONLINE_DRIVE_OPTIONS = {"backup", "replicate", "iops_rd", "iops_wr", "mbps_rd", "mbps_wr"}
 _CLOUD_INIT_KEYS = {"ciuser", "cipassword", "sshkeys", "nameserver", "searchdomain", "citype"}
 _CLOUD_INIT_SLOTS = ("ide2", "ide0", "ide1", "ide3", "scsi30")
 
@@ -61,62 +55,10 @@ _NOT_CLONED = {
     "meta",
 }
 
-# LVM and ZFS round a volume up to their own unit; as much more than asked for is no shrinking.
-ROUNDING = 4 * 1024**2
-
-
-class PlanError(ValueError):
-    """What is asked for cannot be done to this server; nothing was changed."""
-
-
-@dataclass(frozen=True)
-class Guest:
-    """A server as it is. `config` is what its next start will use; `pending` the keys whose running value differs."""
-
-    vmid: int | None  # None while it is only planned
-    node: str
-    name: str
-    config: Mapping[str, Any]
-    running: bool = False
-    digest: str | None = None
-    pending: frozenset[str] = frozenset()
-    pool: str | None = None
-
-    @property
-    def unfinished(self) -> bool:
-        return str(self.config.get("description", "")).startswith(MARKER)
-
-    @property
-    def is_template(self) -> bool:
-        return str(self.config.get("template", "0")) == "1"
-
-    def drive(self, key: str) -> values.Drive | None:
-        text = self.config.get(key)
-        return None if text is None else values.parse_drive(str(text))
-
-    def disks(self) -> dict[str, values.Drive]:
-        """Its disks by slot, without CD-ROMs and the cloud-init drive."""
-        return {key: drive for key, drive in self._drives() if not drive.is_cdrom and not drive.is_cloudinit}
-
-    def cloud_init_drive(self) -> str | None:
-        return next((key for key, drive in self._drives() if drive.is_cloudinit), None)
-
-    def _drives(self) -> Iterable[tuple[str, values.Drive]]:
-        for key in sorted(self.config):
-            if re.fullmatch(r"(ide|sata|scsi|virtio)\d+", key):
-                yield key, values.parse_drive(str(self.config[key]))
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where new volumes go when the options do not say."""
-
-    default_storage: str | None = None
-
 
 @dataclass(frozen=True)
 class ServerPlan(Plan):
-    """What is done, in this order: stop, settings and delete in one call, resizes, pool, power."""
+    """What is done, in this order: stop, resizes, settings and delete in one call, pool, power."""
 
     settings: Mapping[str, str] = field(default_factory=dict)  # PVE key -> new value
     delete: tuple[str, ...] = ()
@@ -129,72 +71,68 @@ class ServerPlan(Plan):
     def reconfigures(self) -> bool:
         return bool(self.settings or self.delete)
 
+    @property
+    def keeps_volumes(self) -> bool:
+        """Whether a setting names a volume that is there already."""
+        return any(is_drive(key) and not device_plan.is_new_volume(value) for key, value in self.settings.items())
 
-class _Draft:
-    """Collects a plan's parts."""
+    def new_volume_storages(self) -> set[str]:
+        """The storages on which the settings allocate volumes."""
+        drives = [
+            values.parse_drive(value)
+            for key, value in self.settings.items()
+            if is_drive(key) and device_plan.is_new_volume(value)
+        ]
+        return {drive.storage for drive in drives if drive.storage}
 
-    def __init__(self) -> None:
-        self.changes: list[Change] = []
-        self.settings: dict[str, str] = {}
-        self.delete: list[str] = []
-        self.resizes: dict[str, int] = {}
-
-    def set(self, key: str, value: str, *, item: str, before: Any, after: Any) -> None:
-        self.settings[key] = value
-        self.changes.append(Change(item, before, after))
-
-    def unset(self, key: str, *, item: str, before: Any) -> None:
-        self.delete.append(key)
-        self.changes.append(Change(item, before, None))
+    def applied_to(self, guest: Guest) -> Guest:
+        """The server once all of it is done, but for what only PVE decides, such as MAC addresses and volume names."""
+        config = {key: value for key, value in {**guest.config, **self.settings}.items() if key not in self.delete}
+        return replace(
+            guest,
+            name=str(config.get("name", guest.name)),
+            config=config,
+            running=guest.running if self.power is None else self.power != "stop",
+            pool=guest.pool if self.pool is None else self.pool or None,
+        )
 
 
-def plan_server(spec: ServerSpec, guest: Guest, placement: Placement = Placement()) -> ServerPlan:
+def plan_server(spec: ServerSpec, guest: Guest, placement: Placement = NO_DEFAULTS) -> ServerPlan:
     """What makes an existing server what it should be. Raises PlanError when that cannot be."""
-    target = f"server {spec.label}"
     if guest.is_template:
         raise PlanError(f"Unable to manage server {spec.label}: {guest.vmid} is a template")
     if spec.node is not None and spec.node != guest.node:
         raise PlanError(
             f"Unable to move server {spec.label} from {guest.node} to {spec.node}: migration is not done here"
         )
-    draft = _Draft()
-    _plan_name(spec, guest, draft)
-    for key, value in spec.scalars.items():
-        _plan_scalar(key, value, guest, draft)
-    for key, disk in spec.disks.items():
-        _plan_disk(spec, key, disk, guest, placement, draft)
-    for key, nic in spec.nics.items():
-        _plan_nic(spec, key, nic, guest, draft)
-    if spec.cloud_init is not None:
-        _plan_cloud_init(spec, spec.cloud_init, guest, placement, draft)
-    _plan_agent(spec, guest, draft)
-    _plan_boot_order(spec, guest, draft)
-    _plan_tags(spec, guest, draft)
-    _plan_description(spec, guest, draft)
-    pool = None
-    if spec.pool is not None and spec.pool != (guest.pool or ""):
-        pool = spec.pool
-        draft.changes.append(Change("pool", guest.pool, spec.pool or None))
-
-    stays_up = guest.running and spec.state != "stopped"
-    waiting = [
-        key for key in (*draft.settings, *draft.delete) if not takes_effect_at_once(key, draft.settings.get(key), guest)
-    ]
-    waiting += sorted(guest.pending & _managed_keys(spec) - set(waiting))
+    draft = Draft()
+    try:
+        _plan_config(spec, guest, placement, draft)
+        pool = None
+        if spec.pool is not None and spec.pool != (guest.pool or ""):
+            pool = spec.pool
+            draft.changes.append(Change("pool", guest.pool, spec.pool or None))
+        waiting = _waiting(spec, guest, draft)
+    except PlanError:
+        raise
+    except ValueError as error:
+        # What is managed has a value that PVE itself would not have written; to guess would be to lose a part of it.
+        raise PlanError(f"Unable to manage server {spec.label}: {error}") from error
     power = _plan_power(spec, guest, bool(waiting))
     if power:
         before = "running" if guest.running else "stopped"
         after = {"start": "running", "stop": "stopped", "reboot": "restarted"}[power]
         draft.changes.append(Change("power", before, after))
+    stays_up = guest.running and power is None
     return ServerPlan(
-        target,
+        f"server {spec.label}",
         tuple(draft.changes),
         draft.settings,
         tuple(draft.delete),
         draft.resizes,
         pool,
         power,
-        tuple(waiting) if stays_up and power != "reboot" else (),
+        tuple(sorted(waiting)) if stays_up else (),
     )
 
 
@@ -214,8 +152,13 @@ def plan_clone(spec: ServerSpec, source: Guest, placement: Placement) -> ServerP
 
 def plan_new(spec: ServerSpec, node: str, placement: Placement) -> ServerPlan:
     """What an empty server is created with."""
-    plan = plan_server(replace(spec, node=None), Guest(None, node, spec.name or "", {"name": spec.name}), placement)
+    plan = plan_server(replace(spec, node=None), empty(spec, node), placement)
     return replace(plan, changes=(Change("server", None, f"empty server on {node}"), *plan.changes))
+
+
+def empty(spec: ServerSpec, node: str) -> Guest:
+    """The server that PVE creates when it is told nothing but a name and a pool."""
+    return Guest(None, node, spec.label, {"name": spec.label}, pool=spec.pool)
 
 
 def cloned(spec: ServerSpec, source: Guest) -> Guest:
@@ -225,71 +168,48 @@ def cloned(spec: ServerSpec, source: Guest) -> Guest:
         for key, value in source.config.items()
         if key not in _NOT_CLONED and not re.fullmatch(r"unused\d+", key)
     }
-    for key in [key for key in config if re.fullmatch(r"net\d+", key)]:
+    for key in filter(is_nic, source.config):
         # A clone's network devices get addresses of their own.
-        config[key] = values.print_nic(replace(values.parse_nic(str(config[key])), mac=None))
+        try:
+            config[key] = values.print_nic(replace(values.parse_nic(source.text(key)), mac=None))
+        except ValueError:
+            continue
     storage = spec.clone.storage if spec.clone else None
     if storage:
         for key, drive in source.disks().items():
             config[key] = values.print_drive(replace(drive, volume=f"{storage}:{drive.volume.partition(':')[2]}"))
-    config["name"] = spec.name
-    return Guest(None, spec.node or source.node, spec.name or "", config, pool=spec.pool)
+    config["name"] = spec.label
+    return Guest(None, spec.node or source.node, spec.label, config, pool=spec.pool)
 
 
-def needs_config_of_clone(plan: ServerPlan) -> bool:
-    """True when a setting keeps a volume whose name only PVE knows once the clone is there."""
-    return any(
-        re.fullmatch(r"(ide|sata|scsi|virtio)\d+", key) and not _is_new_volume(value)
-        for key, value in plan.settings.items()
-    )
+def settled(spec: ServerSpec) -> ServerSpec:
+    """What must still be true once it was done: a restarted server runs, and a password cannot be read back."""
+    cloud_init = replace(spec.cloud_init, password=None) if spec.cloud_init else None
+    return replace(spec, state="started" if spec.state == "restarted" else spec.state, cloud_init=cloud_init, node=None)
 
 
-def new_volume_storages(plan: ServerPlan) -> set[str]:
-    """The storages on which the plan's settings allocate volumes."""
-    drives = [
-        values.parse_drive(value)
-        for key, value in plan.settings.items()
-        if re.fullmatch(r"(ide|sata|scsi|virtio)\d+", key) and _is_new_volume(value)
-    ]
-    return {drive.storage for drive in drives if drive.storage}
+def _plan_config(spec: ServerSpec, guest: Guest, placement: Placement, draft: Draft) -> None:
+    _plan_name(spec, guest, draft)
+    for key, value in spec.scalars.items():
+        _plan_scalar(spec, key, value, guest, draft)
+    _check_balloon(spec, guest)
+    for key, disk in spec.disks.items():
+        device_plan.plan_disk(spec, key, disk, guest, placement, draft)
+    for key, nic in spec.nics.items():
+        device_plan.plan_nic(spec, key, nic, guest, draft)
+    if spec.cloud_init is not None:
+        _plan_cloud_init(spec, spec.cloud_init, guest, placement, draft)
+    _plan_agent(spec, guest, draft)
+    _plan_boot_order(spec, guest, draft)
+    _plan_tags(spec, guest, draft)
+    _plan_description(spec, guest, draft)
 
 
-def takes_effect_at_once(key: str, value: str | None, guest: Guest) -> bool:
-    """Whether a running guest takes a new value (None: removal) of a config key without a power cycle.
-
-    Follows vmconfig_hotplug_pending of qemu-server's PVE/QemuServer.pm. After the change PVE's own pending list counts.
-    """
-    if not guest.running or key in _FAST:
-        return True
-    hotplug = _hotplug(guest)
-    if key.startswith("net"):
-        return "network" in hotplug
-    if re.fullmatch(r"(scsi|virtio)\d+", key):
-        before = guest.drive(key)
-        if before is not None and value is not None:
-            after = values.parse_drive(value)
-            changed = {
-                name
-                for name in {**before.options, **after.options}
-                if before.options.get(name) != after.options.get(name)
-            }
-            return changed <= _ONLINE_DRIVE_OPTIONS
-        return "disk" in hotplug
-    if key == "memory":
-        return "memory" in hotplug
-    if key == "balloon":
-        # Switching the device itself on or off is not hot; its target is, when ballooning is manual (shares=0).
-        return (
-            str(guest.config.get("shares", "")) == "0" and value != "0" and str(guest.config.get("balloon", "")) != "0"
-        )
-    return False
-
-
-def _hotplug(guest: Guest) -> set[str]:
-    text = str(guest.config.get("hotplug", "1"))
-    if text == "1":
-        return {"network", "disk", "usb"}
-    return set() if text == "0" else set(text.split(","))
+def _waiting(spec: ServerSpec, guest: Guest, draft: Draft) -> set[str]:
+    """The config keys that are managed, and that a server which runs on would not take before it is power-cycled."""
+    touched = draft.settings.keys() | draft.delete
+    waiting = {key for key in touched if not takes_effect_at_once(key, draft.settings.get(key), guest)}
+    return waiting | (guest.pending.keys() & _managed_keys(spec)) - touched
 
 
 def _managed_keys(spec: ServerSpec) -> set[str]:
@@ -303,7 +223,7 @@ def _managed_keys(spec: ServerSpec) -> set[str]:
     return keys
 
 
-def _plan_name(spec: ServerSpec, guest: Guest, draft: _Draft) -> None:
+def _plan_name(spec: ServerSpec, guest: Guest, draft: Draft) -> None:
     if spec.name is None or spec.name == guest.name:
         return
     if not spec.rename:
@@ -314,115 +234,46 @@ def _plan_name(spec: ServerSpec, guest: Guest, draft: _Draft) -> None:
     draft.set("name", spec.name, item="name", before=guest.name, after=spec.name)
 
 
-def _plan_scalar(key: str, value: str, guest: Guest, draft: _Draft) -> None:
-    raw = guest.config.get(key, _DEFAULTS.get(key))
-    before = None if raw is None else str(raw)
-    if key == "memory" and before is not None:
-        before = values.parse_properties(before, "current")["current"]
-    if key == "cpu" and before is not None and _same_properties(before, value, "cputype"):
-        return
+def _plan_scalar(spec: ServerSpec, key: str, value: str, guest: Guest, draft: Draft) -> None:
+    before = guest.text(key) or _DEFAULTS.get(key)
+    if before is not None and key in _DEFAULT_KEYS:
+        default_key = _DEFAULT_KEYS[key]
+        present, wanted = values.parse_properties(before, default_key), values.parse_properties(value, default_key)
+        if key == "memory":
+            before = present.get(default_key)
+        elif present == wanted or (key == "machine" and _pinned(spec, guest, present, wanted)):
+            return
     if before != value:
         draft.set(key, value, item=key, before=_typed(before), after=_typed(value))
 
 
-def _plan_disk(spec: ServerSpec, key: str, disk: DiskSpec, guest: Guest, placement: Placement, draft: _Draft) -> None:
-    present = guest.drive(key)
-    if disk.detached:
-        _plan_detach(spec, key, present, guest, draft)
-    elif present is None:
-        _plan_new_disk(spec, key, disk, guest, placement, draft)
-    elif present.is_cdrom or present.is_cloudinit:
-        raise PlanError(f"Unable to manage disk {key} of server {spec.label}: it is a CD-ROM or cloud-init drive")
-    else:
-        _plan_present_disk(spec, key, disk, present, draft)
+def _pinned(spec: ServerSpec, guest: Guest, present: Mapping[str, str], wanted: Mapping[str, str]) -> bool:
+    """PVE gives a Windows guest the machine's present version instead of the alias, and keeps it (Machine.pm)."""
+    family = {"pc": "pc-i440fx-", "q35": "pc-q35-"}.get(wanted.get("type", ""))
+    ostype = spec.scalars.get("ostype") or guest.text("ostype")
+    if family is None or not ostype.startswith("w"):
+        return False
+    return present.get("type", "").startswith(family) and {**present, "type": ""} == {**wanted, "type": ""}
 
 
-def _plan_detach(spec: ServerSpec, key: str, present: values.Drive | None, guest: Guest, draft: _Draft) -> None:
-    if present is None:
+def _check_balloon(spec: ServerSpec, guest: Guest) -> None:
+    """PVE refuses the pair, whichever of the two is given now."""
+    if not {"memory", "balloon"} & spec.scalars.keys():
         return
-    if guest.running and spec.state != "stopped" and key in values.parse_boot(str(guest.config.get("boot", ""))):
+    balloon = spec.scalars.get("balloon") or guest.text("balloon") or "0"
+    memory = spec.scalars.get("memory") or guest.text("memory") or _DEFAULTS["memory"]
+    size = values.parse_properties(memory, "current").get("current", _DEFAULTS["memory"])
+    if int(balloon) > int(size):
         raise PlanError(
-            f"Unable to detach {key} of server {spec.label}: it boots from it and is running; stop it first"
-        )
-    draft.unset(key, item=key, before=values.print_drive(present))
-
-
-def _plan_new_disk(
-    spec: ServerSpec, key: str, disk: DiskSpec, guest: Guest, placement: Placement, draft: _Draft
-) -> None:
-    if disk.size is None:
-        raise PlanError(f"Unable to create disk {key} of server {spec.label}: it has no size")
-    storage = disk.storage or _storage_for(spec, guest, placement)
-    if storage is None:
-        raise PlanError(
-            f"Unable to create disk {key} of server {spec.label}: no storage is given, and there is no default"
-        )
-    options = _without_defaults(disk.options, _DRIVE_DEFAULTS)
-    if disk.format:
-        options["format"] = disk.format
-    value = values.print_drive(values.Drive(f"{storage}:{_gibibytes(disk.size)}", options))
-    shown = values.print_drive(values.Drive(storage, {"size": values.print_size(disk.size), **options}))
-    draft.set(key, value, item=key, before=None, after=shown)
-
-
-def _plan_present_disk(spec: ServerSpec, key: str, disk: DiskSpec, present: values.Drive, draft: _Draft) -> None:
-    if disk.storage and disk.storage != present.storage:
-        raise PlanError(
-            f"Unable to move {key} of server {spec.label} from {present.storage} to {disk.storage}: "
-            "disks are not moved here"
-        )
-    merged = _without_defaults({**present.options, **disk.options}, _DRIVE_DEFAULTS)
-    for name in disk.options:
-        before, after = (present.options.get(name, _DRIVE_DEFAULTS.get(name)), disk.options[name])
-        if before != after:
-            draft.settings[key] = values.print_drive(values.Drive(present.volume, merged))
-            draft.changes.append(Change(f"{key}.{name}", before, after))
-    if disk.size is None:
-        return
-    if present.size is None:
-        raise PlanError(f"Unable to resize {key} of server {spec.label}: PVE does not say how large it is")
-    if disk.size > present.size:
-        draft.resizes[key] = disk.size
-        draft.changes.append(Change(f"{key}.size", values.print_size(present.size), values.print_size(disk.size)))
-    elif present.size - disk.size >= ROUNDING:
-        raise PlanError(
-            f"Unable to resize {key} of server {spec.label} from {values.print_size(present.size)} "
-            f"to {values.print_size(disk.size)}: PVE disks cannot shrink"
+            f"Unable to manage server {spec.label}: its balloon of {balloon} MiB is more than its memory of {size} MiB"
         )
 
 
-def _plan_nic(spec: ServerSpec, key: str, nic: NicSpec, guest: Guest, draft: _Draft) -> None:
-    text = guest.config.get(key)
-    present = None if text is None else values.parse_nic(str(text))
-    if nic.absent:
-        if present is not None:
-            draft.unset(key, item=key, before=values.print_nic(present))
-        return
-    if present is None and "bridge" not in nic.options:
-        raise PlanError(f"Unable to create network device {key} of server {spec.label}: it has no bridge")
-    base = present or values.Nic("virtio")
-    merged = values.Nic(
-        nic.model or base.model,
-        nic.mac or base.mac,
-        _without_defaults({**base.options, **nic.options}, _NIC_DEFAULTS),
-    )
-    if present is None or replace(present, options=_without_defaults(present.options, _NIC_DEFAULTS)) != merged:
-        draft.set(
-            key,
-            values.print_nic(merged),
-            item=key,
-            before=None if present is None else values.print_nic(present),
-            after=values.print_nic(merged),
-        )
-
-
-def _plan_cloud_init(
-    spec: ServerSpec, wanted: CloudInitSpec, guest: Guest, placement: Placement, draft: _Draft
-) -> None:
+def _plan_cloud_init(spec: ServerSpec, wanted: CloudInitSpec, guest: Guest, placement: Placement, draft: Draft) -> None:
     if guest.cloud_init_drive() is None:
-        taken = set(guest.config) | set(spec.disks)
+        taken = guest.config.keys() | spec.disks.keys()
         slot = next((slot for slot in _CLOUD_INIT_SLOTS if slot not in taken), None)
-        storage = wanted.storage or _storage_for(spec, guest, placement)
+        storage = wanted.storage or device_plan.storage_for(spec, guest, placement)
         if slot is None or storage is None:
             missing = "slot" if slot is None else "storage"
             raise PlanError(f"Unable to add a cloud-init drive to server {spec.label}: there is no {missing} for it")
@@ -430,11 +281,11 @@ def _plan_cloud_init(
     for key, value in (("ciuser", wanted.user), ("citype", wanted.type), ("searchdomain", wanted.searchdomain)):
         if value is not None:
             _plan_text(key, value, guest, draft)
-    if wanted.password is not None and (wanted.update_password or guest.vmid is None or guest.unfinished):
+    if wanted.password is not None and (wanted.update_password or guest.vmid is None or _finishes(spec, guest)):
         # PVE keeps only a hash, and shows not even that.
         draft.set("cipassword", wanted.password, item="cipassword", before=None, after=HIDDEN)
     if wanted.ssh_keys is not None:
-        before_keys = values.parse_ssh_keys(str(guest.config.get("sshkeys", "")))
+        before_keys = values.parse_ssh_keys(guest.text("sshkeys"))
         if before_keys != wanted.ssh_keys:
             if wanted.ssh_keys:
                 draft.set(
@@ -447,30 +298,38 @@ def _plan_cloud_init(
             else:
                 draft.unset("sshkeys", item="sshkeys", before=list(before_keys))
     for key, config in wanted.ipconfig.items():
-        text = guest.config.get(key)
-        if text is None or values.parse_ipconfig(str(text)) != config:
-            draft.set(key, values.print_ipconfig(config), item=key, before=text, after=values.print_ipconfig(config))
+        if _ipconfig(guest.text(key)) != config:
+            after = values.print_ipconfig(config)
+            draft.set(key, after, item=key, before=guest.text(key) or None, after=after)
     if wanted.nameservers is not None:
-        before_servers = tuple(re.split(r"[\s,;]+", str(guest.config.get("nameserver", "")).strip()))
+        before_servers = re.split(r"[\s,;]+", guest.text("nameserver"))
         if tuple(server for server in before_servers if server) != wanted.nameservers:
             _plan_text("nameserver", " ".join(wanted.nameservers), guest, draft)
 
 
-def _plan_text(key: str, value: str, guest: Guest, draft: _Draft) -> None:
+def _ipconfig(text: str) -> values.IpConfig | None:
+    """None for what is not understood: all of it is managed, so it is written anew."""
+    try:
+        return values.parse_ipconfig(text)
+    except ValueError:
+        return None
+
+
+def _plan_text(key: str, value: str, guest: Guest, draft: Draft) -> None:
     """A free text that is removed by being empty."""
-    before = guest.config.get(key)
-    if (before or "") == value:
+    before = guest.text(key)
+    if before == value:
         return
     if value:
-        draft.set(key, value, item=key, before=before, after=value)
+        draft.set(key, value, item=key, before=before or None, after=value)
     else:
         draft.unset(key, item=key, before=before)
 
 
-def _plan_agent(spec: ServerSpec, guest: Guest, draft: _Draft) -> None:
+def _plan_agent(spec: ServerSpec, guest: Guest, draft: Draft) -> None:
     if spec.agent is None:
         return
-    properties = values.parse_properties(str(guest.config["agent"]), "enabled") if "agent" in guest.config else {}
+    properties = values.parse_properties(guest.text("agent") or "0", "enabled")
     before = values.parse_bool(properties.get("enabled", "0"))
     if before != spec.agent:
         properties["enabled"] = "1" if spec.agent else "0"
@@ -479,13 +338,13 @@ def _plan_agent(spec: ServerSpec, guest: Guest, draft: _Draft) -> None:
         )
 
 
-def _plan_boot_order(spec: ServerSpec, guest: Guest, draft: _Draft) -> None:
+def _plan_boot_order(spec: ServerSpec, guest: Guest, draft: Draft) -> None:
     if spec.boot_order is None:
         return
-    before = values.parse_boot(str(guest.config["boot"])) if "boot" in guest.config else ()
+    before = values.parse_boot(guest.text("boot"))
     if before == spec.boot_order:
         return
-    there = (set(guest.config) | set(draft.settings)) - set(draft.delete)
+    there = (guest.config.keys() | draft.settings.keys()) - set(draft.delete)
     missing = [device for device in spec.boot_order if device not in there]
     if missing:
         raise PlanError(f"Unable to boot server {spec.label} from {', '.join(missing)}: it has no such device")
@@ -498,14 +357,17 @@ def _plan_boot_order(spec: ServerSpec, guest: Guest, draft: _Draft) -> None:
     )
 
 
-def _plan_tags(spec: ServerSpec, guest: Guest, draft: _Draft) -> None:
+def _plan_tags(spec: ServerSpec, guest: Guest, draft: Draft) -> None:
     """`tags` are all tags but the role's; `role` is the tag role-…, which a list of tags leaves alone."""
     if spec.tags is None and spec.role is None:
         return
-    before = values.parse_tags(str(guest.config.get("tags", "")))
+    before = values.parse_tags(guest.text("tags"))
     roles = {tag for tag in before if tag.lower().startswith(ROLE_PREFIX)}
     after = set(before - roles if spec.tags is None else spec.tags)
-    after |= roles if spec.role is None else {ROLE_PREFIX + spec.role}
+    if spec.role is None:
+        after |= roles
+    elif spec.role:
+        after.add(ROLE_PREFIX + spec.role)
     if values.same_tags(before, after):
         return
     if after:
@@ -514,26 +376,26 @@ def _plan_tags(spec: ServerSpec, guest: Guest, draft: _Draft) -> None:
         draft.unset("tags", item="tags", before=sorted(before))
 
 
-def _plan_description(spec: ServerSpec, guest: Guest, draft: _Draft) -> None:
-    raw = str(guest.config.get("description", ""))
+def _finishes(spec: ServerSpec, guest: Guest) -> bool:
+    """Only who may create knows what is done once on creation, the password; others leave the server unfinished."""
+    return guest.unfinished and spec.create
+
+
+def _plan_description(spec: ServerSpec, guest: Guest, draft: Draft) -> None:
+    raw = guest.text("description")
     before = without_marker(raw)
-    wanted = before if spec.description is None else spec.description.strip()
-    if guest.unfinished:
+    wanted = notes = before if spec.description is None else spec.description.strip()
+    if _finishes(spec, guest):
         draft.changes.append(Change("creation", "interrupted", "finished"))
-    if wanted != before:
-        draft.changes.append(Change("description", before or None, wanted or None))
+    elif guest.unfinished:
+        wanted = f"{raw.partition(chr(10))[0]}\n\n{notes}".strip()
+    if notes != before:
+        draft.changes.append(Change("description", before or None, notes or None))
     if wanted != raw.strip():
         if wanted:
             draft.settings["description"] = wanted
         else:
             draft.delete.append("description")
-
-
-def without_marker(description: str) -> str:
-    """The notes that a server has, or will have once it is finished."""
-    if not description.startswith(MARKER):
-        return description.strip()
-    return description.partition("\n")[2].strip()
 
 
 def _plan_power(spec: ServerSpec, guest: Guest, waiting: bool) -> str | None:
@@ -544,30 +406,5 @@ def _plan_power(spec: ServerSpec, guest: Guest, waiting: bool) -> str | None:
     return "start" if spec.state in ("started", "restarted") else None
 
 
-def _storage_for(spec: ServerSpec, guest: Guest, placement: Placement) -> str | None:
-    """A new volume goes to the clone's storage, the cluster's default, or beside the first disk, in this order."""
-    if spec.clone and spec.clone.storage:
-        return spec.clone.storage
-    return placement.default_storage or next((drive.storage for drive in guest.disks().values() if drive.storage), None)
-
-
-def _gibibytes(size: int) -> str:
-    """PVE takes the size of a new volume in GiB, fractions allowed; exact for whole KiB."""
-    return format((Decimal(size) / 1024**3).normalize(), "f")
-
-
-def _is_new_volume(value: str) -> bool:
-    volume = values.parse_drive(value).volume
-    return volume.endswith(":cloudinit") or bool(re.fullmatch(r"[^/:\s]+:\d+(\.\d+)?", volume))
-
-
-def _without_defaults(options: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str, str]:
-    return {key: value for key, value in options.items() if defaults.get(key) != value}
-
-
-def _same_properties(one: str, other: str, default_key: str) -> bool:
-    return values.parse_properties(one, default_key) == values.parse_properties(other, default_key)
-
-
 def _typed(value: str | None) -> Any:
-    return int(value) if value is not None and value.isdigit() else value
+    return int(value) if value is not None and value.isascii() and value.isdigit() else value

@@ -5,16 +5,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import MARKER
 
 ROLE_PREFIX = "role-"
 DISK_CACHES = ("none", "writethrough", "writeback", "unsafe", "directsync")
 DISK_AIO = ("native", "threads", "io_uring")
 DISK_FORMATS = ("raw", "qcow2", "vmdk")
+# The options of a drive that not every bus has, from PVE/QemuServer/Drive.pm.
+_BUSES_WITH = {"ssd": ("ide", "sata", "scsi"), "iothread": ("scsi", "virtio"), "ro": ("scsi", "virtio")}
 
 # Options that are one PVE key with one plain value. `type` is Ansible's.
 _SCALARS: dict[str, dict[str, Any]] = {
@@ -30,6 +34,8 @@ _SCALARS: dict[str, dict[str, Any]] = {
     "bios": {"type": "str", "choices": ["seabios", "ovmf"]},
     "machine": {"type": "str"},
 }
+# Those that are property strings, with their default key.
+_PROPERTY_STRINGS = {"cpu": "cputype", "machine": "type"}
 
 # The options of one server, as proxmox_server and everything that is built on it take them.
 SERVER_OPTIONS: dict[str, dict[str, Any]] = {
@@ -176,26 +182,20 @@ def server_spec(options: Mapping[str, Any]) -> ServerSpec:
         state=options["state"],
         name=_checked("name", options.get("name"), values.server_name),
         vmid=_checked("vmid", options.get("vmid"), _in_range(100, 999_999_999)),
-        node=options.get("node"),
+        node=_checked("node", options.get("node"), _node_name),
         create=bool(options.get("create", True)),
         rename=bool(options.get("rename")),
-        clone=CloneSpec(str(clone["template"]), clone.get("full", True), clone.get("storage"), clone.get("format"))
-        if clone
-        else None,
+        clone=None if clone is None else _clone(clone),
         scalars=_scalars(options),
-        disks={key: _disk(key, item) for key, item in (options.get("disks") or {}).items()},
-        nics={key: _nic(key, item) for key, item in (options.get("nics") or {}).items()},
+        disks={str(key): _disk(str(key), item) for key, item in (options.get("disks") or {}).items()},
+        nics={str(key): _nic(str(key), item) for key, item in (options.get("nics") or {}).items()},
         cloud_init=_cloud_init(options.get("cloud_init")),
         agent=options.get("agent"),
-        boot_order=_optional_tuple(options.get("boot_order")),
-        tags=None
-        if options.get("tags") is None
-        else frozenset(_checked("tags", tag, values.tag) for tag in options["tags"]),
-        role=_checked(
-            "role", options.get("role"), lambda role: values.tag(ROLE_PREFIX + role).removeprefix(ROLE_PREFIX)
-        ),
+        boot_order=_checked("boot_order", options.get("boot_order"), _boot_order),
+        tags=_checked("tags", options.get("tags"), lambda tags: frozenset(values.tag(str(tag)) for tag in tags)),
+        role=_checked("role", options.get("role"), _role),
         pool=options.get("pool"),
-        description=options.get("description"),
+        description=_checked("description", options.get("description"), _description),
         power_cycle=options.get("power_cycle") == "when_needed",
         force=bool(options.get("force")),
         purge=bool(options.get("purge")),
@@ -206,9 +206,20 @@ def server_spec(options: Mapping[str, Any]) -> ServerSpec:
     )
     if spec.clone and not spec.clone.full and (spec.clone.storage or spec.clone.format):
         raise SpecError("clone.storage and clone.format need full: true, a linked clone stays with its template")
+    if spec.role is not None and any(tag.lower().startswith(ROLE_PREFIX) for tag in spec.tags or ()):
+        raise SpecError(f"tags: the tag that begins with {ROLE_PREFIX} is given by role")
     if spec.wait_for_address and spec.state not in ("present", "started", "restarted"):
         raise SpecError(f"wait_for_address does not go with state: {spec.state}")
     return spec
+
+
+def _clone(given: Mapping[str, Any]) -> CloneSpec:
+    return CloneSpec(
+        template=str(given["template"]),
+        full=bool(given.get("full", True)),
+        storage=_checked("clone.storage", given.get("storage"), _storage_name),
+        format=given.get("format"),
+    )
 
 
 def _scalars(options: Mapping[str, Any]) -> dict[str, str]:
@@ -220,7 +231,9 @@ def _scalars(options: Mapping[str, Any]) -> dict[str, str]:
             continue
         if key in limits:
             value = _checked(key, value, _in_range(*limits[key]))
-        found[key] = _flag(value) if isinstance(value, bool) else _plain(key, value)
+        if key in _PROPERTY_STRINGS:
+            value = _checked(key, value, _properties(_PROPERTY_STRINGS[key]))
+        found[key] = _flag(value) if isinstance(value, bool) else _checked(key, value, _word)
     if "balloon" in found and "memory" in found and int(found["balloon"]) > int(found["memory"]):
         raise SpecError(f"balloon is {found['balloon']} MiB, more than memory with its {found['memory']} MiB")
     return found
@@ -234,9 +247,12 @@ def _disk(key: str, item: Any) -> DiskSpec:
     if state == "detached" and given:
         raise SpecError(f"{where}: state: detached goes with no other option")
     size, storage, disk_format = given.pop("size", None), given.pop("storage", None), given.pop("format", None)
+    for name, buses in _BUSES_WITH.items():
+        if name in given and not key.startswith(buses):
+            raise SpecError(f"{where}: {name} is only for the disks of {', '.join(buses)}")
     return DiskSpec(
         size=None if size is None else _checked(f"{where}.size", size, _disk_size),
-        storage=None if storage is None else _plain(f"{where}.storage", storage),
+        storage=_checked(f"{where}.storage", storage, _storage_name),
         format=None if disk_format is None else _choice(f"{where}.format", disk_format, DISK_FORMATS),
         options={name: _checked(f"{where}.{name}", value, _DISK_OPTIONS[name]) for name, value in given.items()},
         detached=state == "detached",
@@ -257,7 +273,7 @@ def _nic(key: str, item: Any) -> NicSpec:
     options |= {name: _checked(f"{where}.{name}", value, _NIC_OPTIONS[name]) for name, value in given.items()}
     return NicSpec(
         model=None if model is None else _choice(f"{where}.model", model, values.NIC_MODELS),
-        mac=None if mac is None else _checked(f"{where}.mac", mac, values.mac_address),
+        mac=None if mac is None else _checked(f"{where}.mac", str(mac), values.mac_address),
         options=options,
         absent=state == "absent",
     )
@@ -268,6 +284,7 @@ def _cloud_init(given: Mapping[str, Any] | None) -> CloudInitSpec | None:
         return None
     ipconfig = {}
     for key, text in (given.get("ipconfig") or {}).items():
+        key = str(key)
         where = f"cloud_init.ipconfig.{key}"
         _checked("cloud_init.ipconfig", key, values.nic_key)
         # A mapping is as good as PVE's own notation.
@@ -275,15 +292,15 @@ def _cloud_init(given: Mapping[str, Any] | None) -> CloudInitSpec | None:
             text = ",".join(f"{name}={value}" for name, value in text.items())
         ipconfig[key.replace("net", "ipconfig")] = _checked(where, str(text), values.parse_ipconfig)
     return CloudInitSpec(
-        user=given.get("user"),
-        password=given.get("password"),
+        user=_checked("cloud_init.user", given.get("user"), _line),
+        password=_checked("cloud_init.password", given.get("password"), _secret),
         update_password=given.get("update_password") == "always",
         ssh_keys=_checked("cloud_init.ssh_keys", given.get("ssh_keys"), _ssh_keys),
         ipconfig=ipconfig,
         nameservers=_checked("cloud_init.nameservers", given.get("nameservers"), _nameservers),
-        searchdomain=given.get("searchdomain"),
+        searchdomain=_checked("cloud_init.searchdomain", given.get("searchdomain"), _line),
         type=given.get("type"),
-        storage=given.get("storage"),
+        storage=_checked("cloud_init.storage", given.get("storage"), _storage_name),
     )
 
 
@@ -312,20 +329,6 @@ def _choice(where: str, value: Any, choices: Sequence[str]) -> str:
     return str(value)
 
 
-def _plain(where: str, value: Any) -> str:
-    """A value that stands in a property string: no comma, no white space, not empty."""
-    text = str(value)
-    if not text or any(character.isspace() or character == "," for character in text):
-        if where in ("cpu", "machine") and text and not any(character.isspace() for character in text):
-            return text  # cpu: host,flags=+aes
-        raise SpecError(f"{where}: {text!r} has a comma or white space, or is empty")
-    return text
-
-
-def _optional_tuple(items: Sequence[str] | None) -> tuple[str, ...] | None:
-    return None if items is None else tuple(items)
-
-
 def _in_range(low: int, high: int) -> Callable[[Any], int]:
     def check(value: Any) -> int:
         try:
@@ -344,7 +347,77 @@ def _flag(value: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    return _plain("value", value)
+    """A value that stands in a config: no white space, not empty."""
+    text = str(value)
+    if not text or any(character.isspace() or not character.isprintable() for character in text):
+        raise ValueError(f"{text!r} has white space, or is empty")
+    return text
+
+
+def _property(value: Any) -> str:
+    """A value that stands in a property string, where a comma would begin the next one."""
+    if "," in str(value):
+        raise ValueError(f"{value!r} has a comma")
+    return _word(value)
+
+
+def _properties(default_key: str) -> Callable[[Any], str]:
+    def check(value: Any) -> str:
+        return values.print_properties(values.parse_properties(str(value), default_key), default_key)
+
+    return check
+
+
+def _line(value: Any) -> str:
+    """Free text, empty to remove it; a config has one line for it."""
+    text = str(value)
+    if not text.isprintable():
+        raise ValueError(f"{text!r} has more than one line, or characters that cannot be printed")
+    return text
+
+
+def _secret(value: Any) -> str:
+    """As _line, and PVE takes no empty one; the message must not repeat it."""
+    if not value or not str(value).isprintable():
+        raise ValueError("it is empty, or has more than one line or characters that cannot be printed")
+    return str(value)
+
+
+def _storage_name(value: Any) -> str:
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]", str(value)):
+        raise ValueError(f"{value!r} is not the name of a storage")
+    return str(value)
+
+
+def _node_name(value: Any) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?", str(value)):
+        raise ValueError(f"{value!r} is not the name of a node")
+    return str(value)
+
+
+def _role(value: Any) -> str:
+    """An empty role is none."""
+    return values.tag(f"{ROLE_PREFIX}{value}").removeprefix(ROLE_PREFIX)
+
+
+def _description(value: Any) -> str:
+    if str(value).startswith(MARKER):
+        raise ValueError(f"it begins with {MARKER!r}, which marks a server that is not finished")
+    return str(value)
+
+
+def _boot_order(devices: Sequence[Any]) -> tuple[str, ...]:
+    order = tuple(str(device) for device in devices)
+    values.print_boot(order)
+    if len(set(order)) < len(order):
+        raise ValueError("a device is named twice")
+    return order
+
+
+def _trunks(value: Any) -> str:
+    if not re.fullmatch(r"[0-9]+(-[0-9]+)?(;[0-9]+(-[0-9]+)?)*", str(value)):
+        raise ValueError(f"{value!r} are not VLANs, such as 10;20-30")
+    return str(value)
 
 
 def _one_of(choices: Sequence[str]) -> Callable[[Any], str]:
@@ -373,7 +446,7 @@ def _rate(value: Any) -> str:
 
 def _disk_size(value: Any) -> int:
     size = values.parse_size(str(value))
-    if str(value).isdigit():
+    if str(value)[-1] not in "KMGT":
         raise ValueError(f"{value!r} has no unit: write {value}G for GiB")
     if size == 0:
         raise ValueError("a disk of size 0 cannot be")
@@ -382,11 +455,9 @@ def _disk_size(value: Any) -> int:
 
 
 def _ssh_keys(keys: Sequence[str]) -> tuple[str, ...]:
-    lines = tuple(line.strip() for key in keys for line in str(key).splitlines() if line.strip())
-    for line in lines:
-        if len(line.split()) < 2:
-            raise ValueError(f"{line[:40]!r} is not a public key as in an authorized_keys file")
-    return lines
+    """A text may have several lines, as a whole authorized_keys file has, with its comments."""
+    lines = [line.strip() for key in keys for line in str(key).splitlines()]
+    return tuple(values.ssh_key(line) for line in lines if line and not line.startswith("#"))
 
 
 def _nameservers(servers: Sequence[str]) -> tuple[str, ...]:
@@ -395,25 +466,25 @@ def _nameservers(servers: Sequence[str]) -> tuple[str, ...]:
 
 _DISK_OPTIONS: dict[str, Callable[[Any], str]] = {
     "ssd": _flag,
-    "discard": lambda value: "on" if _flag({"on": "1", "ignore": "0"}.get(value, value)) == "1" else "ignore",
+    "discard": lambda value: "on" if _flag({"ignore": "0"}.get(str(value), value)) == "1" else "ignore",
     "iothread": _flag,
     "backup": _flag,
     "replicate": _flag,
     "ro": _flag,
     "cache": _one_of(DISK_CACHES),
     "aio": _one_of(DISK_AIO),
-    "serial": _word,
+    "serial": _property,
     "iops_rd": _number(0, 1_000_000_000),
     "iops_wr": _number(0, 1_000_000_000),
     "mbps_rd": _rate,
     "mbps_wr": _rate,
 }
 _NIC_OPTIONS: dict[str, Callable[[Any], str]] = {
-    "bridge": _word,
+    "bridge": _property,
     "firewall": _flag,
     "mtu": _number(1, 65520),
     "rate": _rate,
     "link_down": _flag,
     "queues": _number(0, 64),
-    "trunks": _word,
+    "trunks": _trunks,
 }

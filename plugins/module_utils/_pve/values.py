@@ -3,12 +3,15 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """PVE's own notations: one parser and one printer for each.
 
-Every parser raises ValueError with a sentence. For everything that a printer can be given, `parse(print(x)) == x`.
+Every parser raises ValueError with a sentence, for any text. For everything that a printer takes,
+`parse(print(x)) == x`; what would not come back as it was, it refuses with a ValueError.
 The formats are those of pve-common's PVE/JSONSchema.pm and qemu-server's PVE/QemuServer/Drive.pm.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -35,11 +38,14 @@ NIC_MODELS = (
 DISK_BUSES = {"ide": 3, "sata": 5, "scsi": 30, "virtio": 15}
 MAX_NICS = 32
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)([KMGT]?)")
+_SIZE = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,18})?)([KMGT]?)")
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}
-_DISK_KEY = re.compile(r"(ide|sata|scsi|virtio)(0|[1-9]\d?)")
-_NIC_KEY = re.compile(r"net(0|[1-9]\d?)")
+_DISK_KEY = re.compile(r"(ide|sata|scsi|virtio)(0|[1-9][0-9]?)")
+_NIC_KEY = re.compile(r"net(0|[1-9][0-9]?)")
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
+# What may start a device's slot in a boot order.
+_BOOT_DEVICE = re.compile(r"(ide|sata|scsi|virtio|net|usb|hostpci)(0|[1-9][0-9]?)")
+_SSH_KEY = re.compile(r"(?:^|\s)((?:ssh|ecdsa|sk)-[a-z0-9@.-]+)\s+([A-Za-z0-9+/]+=*)(?:\s|$)")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_+.-]*")
 _NAME = re.compile(
     r"(?=.{1,253}$)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*"
@@ -59,6 +65,8 @@ def parse_size(text: str) -> int:
 
 def print_size(size: int) -> str:
     """The shortest exact form, as PVE writes it: 53687091200 is `50G`, 1 is `1`."""
+    if not 0 <= size < 10**18:
+        raise ValueError(f"{size} bytes are not the size of a disk")
     for unit in ("T", "G", "M", "K"):
         if size and size % _UNITS[unit] == 0:
             return f"{size // _UNITS[unit]}{unit}"
@@ -84,8 +92,10 @@ def parse_properties(text: str, default_key: str | None = None) -> dict[str, str
 
 def print_properties(properties: Mapping[str, str], default_key: str | None = None) -> str:
     """The property string, the default key's value first and bare."""
+    if not properties:
+        raise ValueError("there is no property to write")
     for key, value in properties.items():
-        if not value or "," in value or "," in key or "=" in key:
+        if not key or not value or "," in value or "," in key or "=" in key:
             raise ValueError(f"{key}={value!r} cannot be written as a property")
     first = [properties[default_key]] if default_key is not None and default_key in properties else []
     if first and "=" in first[0]:
@@ -154,7 +164,7 @@ class Drive:
 
 def is_cloud_init_drive(text: str) -> bool:
     """Asked for as `local:cloudinit`; PVE names the volume vm-<id>-cloudinit, with an ending on file storages."""
-    return bool(re.match(r"[^,:/]+:(\d+/)?(vm-\d+-)?cloudinit(\.\w+)?(,|$)", text))
+    return bool(re.match(r"[^,:/\s]+:(\d+/)?(vm-\d+-)?cloudinit(\.\w+)?(,|$)", text))
 
 
 def parse_drive(text: str) -> Drive:
@@ -198,6 +208,9 @@ def parse_nic(text: str) -> Nic:
 
 
 def print_nic(nic: Nic) -> str:
+    taken = sorted({*NIC_MODELS, "model", "macaddr"} & nic.options.keys())
+    if taken:
+        raise ValueError(f"{', '.join(taken)} cannot be an option of a network device")
     first = f"{nic.model}={nic.mac}" if nic.mac else nic.model
     return ",".join([first, print_properties(nic.options)] if nic.options else [first])
 
@@ -250,7 +263,8 @@ def _address(text: str | None, version: int, words: tuple[str, ...]) -> str | No
         interface = ipaddress.ip_interface(text)
     except ValueError:
         interface = None
-    if interface is None or interface.version != version or "/" not in text:
+    # A zone (fe80::1%eth0) means something only on the machine that has the interface.
+    if interface is None or interface.version != version or "/" not in text or "%" in text:
         raise ValueError(f"{text!r} is not an IPv{version} address with its prefix length, nor {' or '.join(words)}")
     return interface.with_prefixlen
 
@@ -264,16 +278,22 @@ def _gateway(text: str | None, version: int) -> str | None:
 
 
 def ip_address(text: str) -> str:
-    """An IPv4 or IPv6 address in its canonical form."""
+    """An IPv4 or IPv6 address in its canonical form, without a zone."""
     try:
-        return str(ipaddress.ip_address(text))
+        address = ipaddress.ip_address(text)
     except ValueError:
-        raise ValueError(f"{text!r} is not an IP address") from None
+        address = None
+    if address is None or "%" in text:
+        raise ValueError(f"{text!r} is not an IP address")
+    return str(address)
 
 
 def parse_tags(text: str) -> frozenset[str]:
-    """PVE separates tags by semicolons, commas or spaces, and keeps their order as sent: compare them as a set."""
-    return frozenset(tag(item) for item in re.split(r"[;, ]+", text) if item)
+    """The tags of a config or a listing, whatever PVE let in.
+
+    It separates them by semicolons, commas or white space, and keeps their order as sent: compare them as a set.
+    """
+    return frozenset(item for item in re.split(r"[;,\s\0]+", text) if item)
 
 
 def print_tags(tags: Iterable[str]) -> str:
@@ -291,16 +311,39 @@ def same_tags(one: Iterable[str], other: Iterable[str]) -> bool:
     return {item.lower() for item in one} == {item.lower() for item in other}
 
 
+def boot_device(text: str) -> str:
+    """A device that a boot order may name: a disk, CD-ROM, network device, USB or PCI device."""
+    if not _BOOT_DEVICE.fullmatch(text):
+        raise ValueError(f"{text!r} is not a device to boot from, such as scsi0 or net0")
+    return text
+
+
 def parse_boot(text: str) -> tuple[str, ...]:
     """The devices of `order=scsi0;net0`; the letters of old configs (`cdn`) name no device."""
-    if "=" not in text:
-        return ()
-    order = parse_properties(text, "legacy").get("order", "")
-    return tuple(item for item in order.split(";") if item)
+    orders = [item.removeprefix("order=") for item in text.split(",") if item.startswith("order=")]
+    return tuple(device for order in orders for device in order.split(";") if device)
 
 
 def print_boot(devices: Iterable[str]) -> str:
-    return "order=" + ";".join(devices)
+    """Raises ValueError without a device: PVE has no notation for a server that boots from nothing."""
+    return print_properties({"order": ";".join(boot_device(device) for device in devices)})
+
+
+def ssh_key(text: str) -> str:
+    """One public key as in an authorized_keys file; PVE has ssh-keygen read each, which refuses what this does."""
+    key = text.strip()
+    if len(key.splitlines()) != 1 or not any(_is_key(*found.groups()) for found in _SSH_KEY.finditer(key)):
+        raise ValueError(f"{key[:40]!r} is not a public key as in an authorized_keys file")
+    return key
+
+
+def _is_key(kind: str, encoded: str) -> bool:
+    """The key begins with the name of its own type, after four bytes of length."""
+    try:
+        blob = base64.b64decode(encoded, validate=True)
+    except binascii.Error:
+        return False
+    return blob[4 : 4 + len(kind)] == kind.encode()
 
 
 def parse_ssh_keys(text: str) -> tuple[str, ...]:
@@ -309,4 +352,4 @@ def parse_ssh_keys(text: str) -> tuple[str, ...]:
 
 
 def print_ssh_keys(keys: Iterable[str]) -> str:
-    return quote("\n".join(key.strip() for key in keys), safe="")
+    return quote("\n".join(ssh_key(key) for key in keys), safe="")
