@@ -12,7 +12,8 @@ class ModuleDocFragment:
 options:
   name:
     description:
-      - Name of the server, a DNS name. Without O(vmid) it says which server is meant, and must be unique in the cluster.
+      - Name of the server, a DNS name.
+      - Without O(vmid) it says which server is meant, and must be unique in the cluster.
     type: str
   vmid:
     description:
@@ -90,13 +91,15 @@ options:
     type: str
   disks:
     description:
-      - Disks by slot, V(ide0) to V(ide3), V(sata0) to V(sata5), V(scsi0) to V(scsi30), V(virtio0) to V(virtio15). Slots that
-        are not listed are left alone, and so are options of a disk that are not given.
-      - "C(size): as in V(50G). A smaller disk grows, a larger one is an error: PVE disks cannot shrink. A new disk needs it."
-      - "C(storage): where a new disk is made. Default is O(clone.storage), the cluster's default storage, or that of the
-        first disk. A disk is not moved to another storage."
+      - Disks by slot, V(ide0) to V(ide3), V(sata0) to V(sata5), V(scsi0) to V(scsi30), V(virtio0) to V(virtio15).
+        Slots that are not listed are left alone, and so are options of a disk that are not given.
+      - "C(size): as in V(50G). A new disk needs it. A smaller disk grows, a larger one is an error: PVE disks cannot
+        shrink."
+      - "C(storage): where a new disk is made. Default is O(clone.storage), the cluster's default storage, or that
+        of the first disk, in this order. A disk is not moved to another storage."
       - "C(format): V(raw), V(qcow2) or V(vmdk), for a new disk on a file storage."
-      - "C(ssd), C(discard), C(iothread), C(backup), C(replicate), C(ro): booleans."
+      - "C(ssd), C(discard), C(iothread), C(backup), C(replicate), C(ro): booleans. PVE has C(ssd) only for IDE, SATA
+        and SCSI disks, C(iothread) and C(ro) only for SCSI and VirtIO disks."
       - "C(cache): V(none), V(writethrough), V(writeback), V(unsafe) or V(directsync). C(aio): V(native), V(threads) or
         V(io_uring). C(serial): text."
       - "C(iops_rd), C(iops_wr): operations a second. C(mbps_rd), C(mbps_wr): MB a second."
@@ -134,13 +137,13 @@ options:
         choices: [on_create, always]
         default: on_create
       ssh_keys:
-        description: Public keys of the default user, all of them.
+        description: Public keys of the default user, all of them; a text may be a whole authorized_keys file.
         type: list
         elements: str
       ipconfig:
         description:
-          - Addresses by network device, in PVE's notation as in C(net0=ip=10.0.0.5/24,gw=10.0.0.1), or as a mapping with
-            C(ip), C(gw), C(ip6) and C(gw6).
+          - Addresses by network device, V(net0) to V(net31), in PVE's notation as in V(ip=10.0.0.5/24,gw=10.0.0.1), or
+            as a mapping with C(ip), C(gw), C(ip6) and C(gw6).
         type: dict
       nameservers:
         description: Addresses of DNS servers, all of them.
@@ -168,7 +171,7 @@ options:
     type: list
     elements: str
   role:
-    description: What it is for, kept as the one tag that begins with C(role-).
+    description: What it is for, kept as the one tag that begins with C(role-); an empty text removes that tag.
     type: str
   pool:
     description: Its resource pool; an empty text takes it out of its pool.
@@ -210,7 +213,8 @@ options:
     default: 300
   state:
     description:
-      - V(present) is there, running or not. V(started) runs. V(stopped) does not run; V(restarted) is restarted each time.
+      - V(present) is there, running or not. V(started) runs. V(stopped) does not run.
+      - V(restarted) is restarted each time.
       - V(absent) is gone with its disks. A running server is stopped hard before.
     type: str
     choices: [present, started, stopped, restarted, absent]

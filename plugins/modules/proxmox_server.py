@@ -10,8 +10,8 @@ module: proxmox_server
 short_description: Make a virtual machine of Proxmox VE what it should be
 version_added: 0.1.0
 description:
-  - Creates a server from a template or empty, and makes its CPU, memory, disks, network devices, cloud-init settings, tags,
-    notes and power state what the task says. What the task does not say is left alone.
+  - Creates a server from a template or empty, and makes its CPU, memory, disks, network devices, cloud-init settings,
+    tags, notes and power state what the task says. What the task does not say is left alone.
   - Whatever can be known beforehand to fail is refused before anything is changed.
   - A server that was being created when the run was cut off is finished by the next run.
 author:
@@ -97,7 +97,9 @@ server:
       type: list
       elements: str
     pending:
-      description: Options that the running server does not have yet. Cloud-init's options are among them until its next start.
+      description:
+        - Options that the running server does not have yet.
+        - Cloud-init's options are among them until its next start.
       type: list
       elements: str
 """
