@@ -70,7 +70,7 @@ def to_read(
             settling.append(vmid)
         elif guest.detailed_at < moment - ROTATION:
             old.append((guest.detailed_at, vmid))
-    return [*changed, *settling, *(vmid for _, vmid in sorted(old))][:most]
+    return [*changed, *settling, *(vmid for _seen, vmid in sorted(old))][:most]
 
 
 def _waits_for_address(guest: Guest) -> bool:

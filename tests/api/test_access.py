@@ -53,7 +53,7 @@ def test_a_route_without_a_permission_cannot_be_registered() -> None:
         return family.answer({})
 
     with pytest.raises(TypeError, match="permission"):
-        family.get("/y")(view)  # type: ignore[call-arg]
+        family.get("/y")(view)  # type: ignore[call-arg]  # pylint: disable=missing-kwoa
     with pytest.raises(ValueError, match="no permission 'fly'"):
         family.get("/y", permission="fly")(view)
 

@@ -72,7 +72,7 @@ def test_who_is_refused_does_not_learn_why(
     cases = {"unknown": ("nobody", PASSWORD), "wrong": ("viewer", "wrong"), "inactive": ("gone", PASSWORD)}
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     with services.db.read() as session:
-        for _ in range(5):
+        for _time in range(5):
             for name, (username, password) in cases.items():
                 start = time.perf_counter()
                 assert users.check_password(session, username, password) is None
@@ -88,9 +88,9 @@ def test_who_is_refused_does_not_learn_why(
 
 def test_failed_logins_are_limited_and_good_ones_are_not(client: FlaskClient, add_user: Callable[..., str]) -> None:
     good = {"username": add_user(), "password": PASSWORD}
-    for _ in range(12):
+    for _time in range(12):
         assert client.post("/auth/login", json=good).status_code == 200
-    statuses = [client.post("/auth/login", json={**good, "password": "wrong"}).status_code for _ in range(11)]
+    statuses = [client.post("/auth/login", json={**good, "password": "wrong"}).status_code for _time in range(11)]
     assert statuses == [401] * 10 + [429]
     answer = client.post("/api/v1/auth/login", json=good)
     assert answer.status_code == 429, "both ways to log in are one count"
@@ -153,7 +153,7 @@ def test_a_bearer_token_that_is_not_good_is_not_helped_by_a_cookie(admin: FlaskC
 
 
 def test_tokens_of_another_key_or_algorithm_are_refused(client: FlaskClient, add_user: Callable[..., str]) -> None:
-    header, payload, _ = tokens(client, add_user())["token"].split(".")
+    header, payload, _signature = tokens(client, add_user())["token"].split(".")
     unsigned = f"eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0.{payload}."
     assert client.get("/api/session", headers=bearer(unsigned)).status_code == 401
     assert client.get("/api/session", headers=bearer(f"{header}.{payload}.AAAA")).status_code == 401

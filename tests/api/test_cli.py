@@ -32,6 +32,7 @@ def run(*arguments: str, stdin: str = "", **environment: str) -> subprocess.Comp
         capture_output=True,
         text=True,
         timeout=60,
+        check=False,
     )
 
 
@@ -174,7 +175,7 @@ def test_sigterm_lets_a_request_finish(tmp_path: Path) -> None:
     def hang_up_late(listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while True:
-                connection, _ = listener.accept()
+                connection, _address = listener.accept()
                 arrived.set()
                 told.wait()
                 connection.close()

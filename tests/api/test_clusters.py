@@ -204,7 +204,7 @@ def test_parallel_registrations_of_one_name(served: Served, lab_server: Lab) -> 
         answer = requests.post(served.at(URL), json=body(lab_server, "race"), cookies=cookies, timeout=60)
         statuses.append(answer.status_code)
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
+    threads = [threading.Thread(target=ask) for _time in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

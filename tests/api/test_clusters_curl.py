@@ -91,7 +91,7 @@ class Shell:
         line = re.sub(r'"(your-)?password"\n', f'"{self.lab.password}"\n', line)
         line = line.replace("{id}", cluster_id).replace(SHOWN["id"], cluster_id)
         done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60, check=True)
-        body, _, status = done.stdout.rpartition("\n")
+        body, _newline, status = done.stdout.rpartition("\n")
         return int(status), json.loads(body) if body else None
 
 

@@ -76,12 +76,12 @@ def test_writers_that_read_first_wait_for_each_other(db: Database) -> None:
         session.add(user("counter"))
 
     def count_up() -> None:
-        for _ in range(20):
+        for _time in range(20):
             with db.write() as session:
                 row = session.scalars(select(User)).one()
                 row.role = str(int(row.role) + 1) if row.role.isdigit() else "1"
 
-    threads = [threading.Thread(target=count_up) for _ in range(4)]
+    threads = [threading.Thread(target=count_up) for _time in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -165,7 +165,7 @@ def test_the_four_catalogues_say_the_same() -> None:
 
 
 def _fields(text: str) -> set[str]:
-    names = {name for _, name, _, _ in Formatter().parse(text) if name is not None}
+    names = {name for _text, name, _format, _conversion in Formatter().parse(text) if name is not None}
     assert all(name.isidentifier() for name in names), text
     return names
 

@@ -170,7 +170,7 @@ def test_a_run_whose_engine_died_is_ended_and_run_again(bench: Bench) -> None:
 
 def test_a_task_whose_run_dies_for_the_third_time_fails_with_the_reason(bench: Bench) -> None:
     task_id = bench.submit("a")
-    for _ in range(3):
+    for _time in range(3):
         orphan = die(bench, task_id)
         bench.engine().recover()
         orphan.wait(5)

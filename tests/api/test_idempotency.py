@@ -126,7 +126,7 @@ def test_together(served: Served, lab_server: Lab) -> None:
             requests.post(served.at(URL), json=body(lab_server, "together"), headers=KEY, cookies=cookies, timeout=60)
         )
 
-    threads = [threading.Thread(target=ask) for _ in range(6)]
+    threads = [threading.Thread(target=ask) for _time in range(6)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -76,7 +76,7 @@ def test_of_two_that_want_the_lock_at_once_one_gets_it(services: Services) -> No
         except store.ResourceLocked:
             outcomes.append("refused")
 
-    threads = [threading.Thread(target=compete) for _ in range(8)]
+    threads = [threading.Thread(target=compete) for _time in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -198,7 +198,7 @@ def test_event_ids_follow_the_order_of_the_commits(services: Services) -> None:
 
 
 def test_what_was_pruned_cannot_be_resumed(services: Services) -> None:
-    for _ in range(5):
+    for _time in range(5):
         with services.db.write() as session:
             events.publish(session, "servers", "server", {})
     with services.db.write() as session:

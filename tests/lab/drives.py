@@ -84,14 +84,14 @@ def drives(config: dict[str, object]) -> dict[str, Drive]:
 
 def boot_devices(config: dict[str, object]) -> list[str]:
     """The devices of ``boot: order=a;b``, in order."""
-    _, found, order = str(config.get("boot") or "").partition("order=")
+    _before, found, order = str(config.get("boot") or "").partition("order=")
     return [device for device in order.split(";") if device] if found else []
 
 
 def network_options(value: object) -> dict[str, str]:
     """The options of a netN value; the model is under ``model``, the MAC under ``macaddr``."""
-    first, _, rest = str(value).partition(",")
-    model, _, mac = first.partition("=")
+    first, _comma, rest = str(value).partition(",")
+    model, _equals, mac = first.partition("=")
     options = dict(part.partition("=")[::2] for part in rest.split(",") if part)
     return {"model": model, "macaddr": mac, **options}
 

@@ -55,7 +55,7 @@ class Resources:
             return
         due = time.monotonic() + self._random.uniform(*delay) * self.time_scale
         # Never out of order: a status seen earlier is shown earlier.
-        due = max([due, *(earlier for earlier, _ in guest.waiting)])
+        due = max([due, *(earlier for earlier, _change in guest.waiting)])
         guest.waiting.append((due, values))
 
     def _seen(self, guest: LabGuest) -> dict[str, Any]:

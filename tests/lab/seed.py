@@ -27,7 +27,7 @@ def add_template(
     guest = _add(pve, vmid, name, node, storage, size, cores=2, memory=2048)
     guest.template = True
     guest.config["template"] = 1
-    disk, _, options = guest.config["scsi0"].partition(",")
+    disk, _comma, options = guest.config["scsi0"].partition(",")
     guest.config["scsi0"] = f"{pve._qm_rename_volume(disk)},{options}"
     return guest
 

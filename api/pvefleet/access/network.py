@@ -37,7 +37,7 @@ def check_endpoint(url: str, allowed: Iterable[Network]) -> None:
         if networks:
             raise AddressRefused(host) from None
         return
-    for *_, sockaddr in found:
+    for *_more, sockaddr in found:
         check_address(str(sockaddr[0]), networks)
 
 

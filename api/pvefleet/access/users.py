@@ -154,7 +154,7 @@ def rotate_refresh_token(session: Session, token: str) -> tuple[str, str] | None
 
     A token that was good once ends the login: it was copied, and nobody can tell by whom.
     """
-    login_id, _, secret = token.rpartition(".")
+    login_id, _dot, secret = token.rpartition(".")
     login = session.get(Login, login_id, with_for_update=True)
     if login is None or login.refresh_hash is None or user_of_login(session, login_id) is None:
         return None

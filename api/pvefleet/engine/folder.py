@@ -79,7 +79,7 @@ class RunFolder:
             with self.report.open("rb") as file:
                 file.seek(self._report_offset)
                 # A line that is still being written is read the next time.
-                text, _, _ = file.read().rpartition(b"\n")
+                text, _newline, _unfinished = file.read().rpartition(b"\n")
         except FileNotFoundError:
             return []
         if not text:

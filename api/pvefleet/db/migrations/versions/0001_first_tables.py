@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import sqlalchemy as sa
 from alembic import op
-
 from pvefleet.db.models import UtcDateTime
 
 revision = "0001"
