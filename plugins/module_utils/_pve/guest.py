@@ -78,7 +78,7 @@ class Guest:
 
     def storages(self) -> set[str]:
         """Every storage that it has a volume on: disks, CD-ROMs, cloud-init, EFI variables, TPM state."""
-        return {drive.storage for _, drive in self._drives(_STATE_KEY) if drive.storage}
+        return {drive.storage for _key, drive in self._drives(_STATE_KEY) if drive.storage}
 
     def cloud_init_drive(self) -> str | None:
         return next((key for key, drive in self._drives() if drive.is_cloudinit), None)

@@ -148,7 +148,7 @@ def _move_to_pool(work: Work, pool: str, guest: Guest) -> None:
 
 
 def _wait_renamed(work: Work, guest: Guest, name: str) -> None:
-    for _ in until(_RENAME_SECONDS):
+    for _look in until(_RENAME_SECONDS):
         row = Resources.read(work.client).guest(vmid_of(guest))
         if row is None or row.get("name") == name:
             return
@@ -167,7 +167,7 @@ def _reboot(work: Work, guest: Guest) -> None:
         stop_hard(work, guest, (80, 85))
     else:
         _shut_down(work, guest, "reboot", "restart", running=None)
-        for _ in until(_COME_BACK_SECONDS):
+        for _look in until(_COME_BACK_SECONDS):
             if work.is_running(guest):
                 return
     start(work, guest)
@@ -218,7 +218,7 @@ def _status_call(
 
 def _wait_for_ha(work: Work, guest: Guest, running: bool) -> None:
     """The task has only told the HA manager, which acts when it gets round to it."""
-    for _ in until(work.spec.timeout):
+    for _look in until(work.spec.timeout):
         if work.is_running(guest) == running:
             return
     wanted = "start" if running else "stop"

@@ -100,7 +100,7 @@ def _make(work: Work, guest: Guest | None) -> Result:
         changes += creation.plan.changes
         spec = settled(spec)
     trouble = ""
-    for _ in range(_ROUNDS):
+    for _round in range(_ROUNDS):
         plan = plan_server(spec, guest, work.placement)
         if not plan.changed:
             return _result(work, changes, guest, plan.pending, _addresses(work, guest))
@@ -150,7 +150,7 @@ def _wait_unlocked(work: Work, guest: Guest, plan: ServerPlan | None = None) -> 
             return
         raise ServerError(f"Unable to change server {work.spec.label}: it is suspended to disk; start it first")
     lock = guest.lock
-    for _ in until(work.spec.timeout):
+    for _look in until(work.spec.timeout):
         lock = (work.config(guest.node, vmid_of(guest)) or {}).get("lock")
         if lock is None:
             return

@@ -246,7 +246,7 @@ def _new(work: Work, creation: Creation) -> int:
 def _landed(work: Work, vmid: int, nodes: set[str], key: str, mark: str) -> bool | None:
     """After a lost answer: True once our server is there, None without one. Raises PveConflict for another's."""
     locked = None
-    for _ in until(work.spec.timeout):
+    for _look in until(work.spec.timeout):
         configs = [work.config(node, vmid) for node in sorted(nodes)]
         config = next((found for found in configs if found is not None), None)
         if config is None:

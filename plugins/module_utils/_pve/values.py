@@ -58,7 +58,7 @@ def parse_size(text: str) -> int:
     if not match:
         raise ValueError(f"{text!r} is not a size: write a number with K, M, G or T, such as 50G")
     number, unit = match.groups()
-    whole, _, fraction = number.partition(".")
+    whole, _point, fraction = number.partition(".")
     # Integers all the way: a float loses bytes of a large disk.
     return int(whole) * _UNITS[unit] + (int(fraction) * _UNITS[unit] // 10 ** len(fraction) if fraction else 0)
 
