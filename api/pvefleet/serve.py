@@ -59,6 +59,9 @@ def listen(host: str, port: int) -> Iterator[socket.socket]:
             family, kind, protocol, _canonname, address = found[0]
             listener = opened.enter_context(socket.socket(family, kind, protocol))
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Inherited by its connections. Answers go out as head and body, and the second would wait 40 ms for the
+            # acknowledgement of the first; so would each event of a stream.
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             listener.bind(address)
             listener.listen(BACKLOG)
         except OSError as error:

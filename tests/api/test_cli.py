@@ -20,6 +20,7 @@ import pytest
 import requests
 from click.testing import CliRunner
 from pvefleet.cli import main
+from pvefleet.serve import listen
 
 from tests.api.served import PASSWORD, PVEFLEET, Served
 
@@ -112,6 +113,13 @@ def test_a_busy_port_is_one_sentence(tmp_path: Path) -> None:
     assert refused.stderr == f"Error: Unable to listen on 127.0.0.1:{port}: Address already in use\n"
     assert refused.stdout == ""
     assert not home.exists(), "something was started before the port was looked at"
+
+
+def test_answers_are_not_held_back() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        connection, _ = listener.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @pytest.mark.parametrize(
