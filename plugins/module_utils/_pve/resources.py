@@ -70,7 +70,7 @@ def named(client: PveClient, resources: Resources, name: str) -> list[tuple[int,
     found = {(int(row["vmid"]), row["node"]) for row in machines if row.get("name") == name}
     offline = resources.offline()
     for node in sorted({row["node"] for row in machines if not row.get("name")} - offline):
-        for row in client.get(f"/nodes/{segment(node)}/qemu"):
+        for row in resources.named_guests(client, node):
             if row.get("name") == name:
                 found.add((int(row["vmid"]), node))
     return sorted(found)
