@@ -90,7 +90,8 @@ def next_state(
     if found is not None and (known_from is None or found.asked >= known_from):
         return _as_found(before, row, found)
     if before is None:
-        return None if row is None else _as_listed(row, None)
+        # A guest has a name in the listing only some seconds after it is there.
+        return None if row is None or not row.get("name") else _as_listed(row, None)
     if row is None:
         # A listing from before the guest was made says nothing about it.
         return before if known_from is not None and known_from > listed else None
@@ -99,9 +100,14 @@ def next_state(
     return _as_listed(row, before)
 
 
+def _unborn(config: Mapping[str, Any]) -> bool:
+    """Whether it is still being made: its name comes last, and before it nobody can tell what it will be."""
+    return config.get("lock") in ("clone", "create") and "name" not in config
+
+
 def _as_found(before: State | None, row: Mapping[str, Any] | None, found: Found) -> State | None:
     detail = found.detail
-    if detail is None:
+    if detail is None or _unborn(detail["config"]):
         return None
     resource = dict(row) if row is not None else (before.resource if before is not None else {})
     return State(
