@@ -115,7 +115,7 @@ def main() -> int:
     console = Console()
     table = Table(title=f"{arguments.servers} servers cloned, configured and started", title_justify="left")
     for column in ("module", "collection", "seconds", "API calls", "calls a server"):
-        table.add_column(column, justify="right" if column in ("seconds", "API calls", "calls a server") else "left")
+        table.add_column(column, no_wrap=True)
     for playbook, collection in PLAYBOOKS.items():
         with console.status(f"{playbook} ..."):
             found = measure(playbook, arguments.servers, arguments.time_scale, arguments.latency)
