@@ -93,6 +93,12 @@ class Disks:
         record = self._qm_volume(volid)
         return bool(record and record.get("vmid") == guest.vmid and record["content"] == "images")
 
+    def _parse_volname(self, store: dict[str, Any], name: str) -> tuple[str, int | None, str]:
+        """A linked clone on a file storage is named ``9000/base-9000-disk-0.raw/100/vm-100-disk-0.qcow2``."""
+        linked = re.fullmatch(r"\d+/[^/]+/(\d+/[^/]+)", name) if _is_file(store) else None
+        parsed: tuple[str, int | None, str] = super()._parse_volname(store, linked[1] if linked else name)
+        return parsed
+
     # ------------------------------------------------------- drives of a config
 
     def check_drive(self, user: str, node: str, vmid: int, key: str, value: str, default: str | None = None) -> None:

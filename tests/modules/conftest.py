@@ -8,11 +8,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import server_work, upid
 
 
 class RunModule(Protocol):
@@ -25,6 +26,16 @@ class RunModule(Protocol):
         environment: Mapping[str, str] | None = None,
         fails: bool = False,
     ) -> dict[str, Any]: ...
+
+
+@pytest.fixture(scope="module")
+def quick() -> Iterator[None]:
+    """The lab's second lasts 10 ms, so that what waits for it looks more often."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upid, "FIRST_POLL", {})
+        patch.setattr(upid, "DEFAULT_FIRST_POLL", 0.01)
+        patch.setattr(server_work, "POLL_SECONDS", 0.02)
+        yield
 
 
 @pytest.fixture

@@ -47,13 +47,11 @@ class Resources:
     def unseen(self) -> list[Mapping[str, Any]]:
         """The rows of virtual machines on nodes that are offline: PVE does not tell their names."""
         offline = self.offline()
-        return [
-            row for row in self.guests() if row["type"] == "qemu" and row["node"] in offline and not row.get("name")
-        ]
+        return [row for row in self.guests() if row["type"] == "qemu" and row["node"] in offline and _nameless(row)]
 
     def being_cloned(self) -> bool:
         """Whether a clone is under way somewhere; it has no name before it is finished."""
-        return any(row.get("lock") == "clone" and not row.get("name") for row in self.guests())
+        return any(row.get("lock") == "clone" and _nameless(row) for row in self.guests())
 
     def storages(self, node: str) -> dict[str, Mapping[str, Any]]:
         """The storages of a node; empty, too, for a user who may not see any."""
@@ -64,12 +62,17 @@ class Resources:
         return {row["pool"] for row in self._rows if row.get("type") == "pool"}
 
 
+def _nameless(row: Mapping[str, Any]) -> bool:
+    """pvestatd calls a guest `VM 101` as long as its config has no name, and goes on doing so until it looks again."""
+    return row.get("name") in (None, "", f"VM {row['vmid']}")
+
+
 def named(client: PveClient, resources: Resources, name: str) -> list[tuple[int, str]]:
     """vmid and node of every virtual machine that the listing calls `name`, or that has no name in it yet and is."""
     machines = [row for row in resources.guests() if row["type"] == "qemu"]
     found = {(int(row["vmid"]), row["node"]) for row in machines if row.get("name") == name}
     offline = resources.offline()
-    for node in sorted({row["node"] for row in machines if not row.get("name")} - offline):
+    for node in sorted({row["node"] for row in machines if _nameless(row)} - offline):
         for row in resources.named_guests(client, node):
             if row.get("name") == name:
                 found.add((int(row["vmid"]), node))
