@@ -12,7 +12,7 @@ from typing import Any
 from pvefleet.db.models import Guest
 
 # What of a guest's row in cluster/resources says that the guest has changed; its load does not.
-ROW = ("node", "name", "status", "template", "tags", "maxcpu", "maxmem", "maxdisk", "pool", "lock", "hastate")
+ROW = ("vmid", "node", "name", "status", "template", "tags", "maxcpu", "maxmem", "maxdisk", "pool", "lock", "hastate")
 # For as long the listing may still show what was before (measured: up to 11 s).
 LAG = timedelta(seconds=15)
 # Every guest is read again after this time, whether its row changed or not.
@@ -90,8 +90,8 @@ def next_state(
     if found is not None and (known_from is None or found.asked >= known_from):
         return _as_found(before, row, found)
     if before is None:
-        # A guest has a name in the listing only some seconds after it is there.
-        return None if row is None or not row.get("name") else _as_listed(row, None)
+        # A guest has a name in the listing only some seconds after it is there; which guest it is has to be asked.
+        return None if row is None or row.get("name") in (None, f"VM {row['vmid']}") else _as_listed(row, None)
     if row is None:
         # A listing from before the guest was made says nothing about it.
         return before if known_from is not None and known_from > listed else None
