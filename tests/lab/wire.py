@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import web
@@ -20,6 +21,17 @@ AUDITOR = ("Datastore.Audit", "Mapping.Audit", "Pool.Audit", "SDN.Audit", "Sys.A
 Handler = Callable[[dict[str, Any], str], Awaitable[Any]]
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What happens to the next request of this method whose path ends with suffix."""
+
+    method: str
+    suffix: str
+    before: Callable[[], Awaitable[None] | None] | None = None
+    loses_answer: bool = False
+    status: int | None = None
+
+
 class Http:
     """Mixin: answers in PVE's manner, authentication, and a record of the calls."""
 
@@ -27,6 +39,22 @@ class Http:
         super().__init__(*args, **kwargs)
         # (method, path without /api2/json) of every request, oldest first.
         self.calls: list[tuple[str, str]] = []
+        self.faults: list[Fault] = []
+
+    def interpose(self, method: str, suffix: str, action: Callable[[], Awaitable[None] | None]) -> None:
+        """Call ``action`` just before the next such request is handled: somebody else's work in between."""
+        self.faults.append(Fault(method, suffix, before=action))
+
+    def lose_answer(self, method: str, suffix: str, status: int | None = None) -> None:
+        """Do what the next such request asks for, but drop the connection, or answer ``status`` such as 596."""
+        self.faults.append(Fault(method, suffix, loses_answer=True, status=status))
+
+    def _take_fault(self, method: str, path: str) -> Fault | None:
+        for fault in self.faults:
+            if fault.method == method and path.endswith(fault.suffix):
+                self.faults.remove(fault)
+                return fault
+        return None
 
     async def checked(self, request: web.Request, handler: Handler) -> web.Response:
         """Answer with ``handler(values, user)`` after the checks of PVE's schema: parameters and permissions."""
@@ -45,10 +73,17 @@ class Http:
         self.calls.append((request.method, path))
         if self.latency:
             await asyncio.sleep(self.latency)
+        fault = self._take_fault(request.method, path)
+        if fault and fault.before and (waiting := fault.before()) is not None:
+            await waiting
         try:
             response = await super()._middleware(request, handler)
         except web.HTTPNotFound:
             response = error(501, f"Method '{request.method} {path}' not implemented")
+        if fault and fault.loses_answer:
+            if fault.status is None and request.transport is not None:
+                request.transport.abort()
+            response = web.Response(status=fault.status or 500)
         if response.status == 401 and path != "/access/ticket":
             response = web.Response(status=401, reason=response.reason)
         elif response.status == 595:

@@ -112,24 +112,26 @@ def find(client: PveClient, resources: Resources, *, name: str | None, vmid: int
         if row["type"] != "qemu":
             raise ServerError(f"Unable to manage server {vmid}: it is a container")
         return _look(client, vmid, row["node"], resources)
-    found = []
-    for candidate, node in named(client, resources, name or ""):
-        guest = _look(client, candidate, node, resources)
-        # The listing may still show the name of a server that is gone or renamed.
-        if guest is not None and guest.name == name:
-            found.append(guest)
+    found = with_name(client, resources, name or "")
     unseen = resources.unseen()
     if not found and unseen:
         vmids = ", ".join(str(row["vmid"]) for row in unseen)
         nodes = ", ".join(sorted({row["node"] for row in unseen}))
         raise ServerError(
             f"Unable to tell whether there is a server {name}: {nodes} is offline, and so the names of {vmids} are not "
-            "known"
+            "known; give the vmid"
         )
     if len(found) > 1:
         vmids = ", ".join(str(guest.vmid) for guest in found)
         raise ServerError(f"Unable to tell which server {name} is meant: {vmids} have that name; give the vmid")
     return found[0] if found else None
+
+
+def with_name(client: PveClient, resources: Resources, name: str) -> list[Guest]:
+    """Every server that has this name, on the nodes that are online."""
+    # The listing may still show the name of a server that is gone or renamed.
+    looked = (_look(client, vmid, node, resources) for vmid, node in named(client, resources, name))
+    return [guest for guest in looked if guest is not None and guest.name == name]
 
 
 def _look(client: PveClient, vmid: int, node: str, resources: Resources) -> Guest | None:

@@ -23,6 +23,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import 
     find,
     observe,
     server_path,
+    with_name,
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_apply import Interrupted, apply, stop_hard
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_checks import check_placement
@@ -72,11 +73,9 @@ def _find(work: Work) -> Guest | None:
         _wait_unlocked(work, guest)
         guest = observe(work.client, guest.node, vmid_of(guest), pool=guest.pool)
     if spec.vmid is not None and spec.name is not None and (guest is None or guest.name != spec.name):
-        other = find(work.client, work.resources, name=spec.name, vmid=None)
-        if other is not None:
-            raise ServerError(
-                f"Unable to take server {spec.vmid} for {spec.name}: that is the name of server {other.vmid}"
-            )
+        others = ", ".join(str(other.vmid) for other in with_name(work.client, work.resources, spec.name))
+        if others:
+            raise ServerError(f"Unable to take server {spec.vmid} for {spec.name}: that is the name of {others}")
     return guest
 
 
@@ -98,7 +97,8 @@ def _make(work: Work, guest: Guest | None) -> Result:
         creation = prepare(work)
         guest = create(work, creation)
         changes += creation.plan.changes
-        spec = settled(spec)
+        # One that an earlier run had begun still needs what is done once.
+        spec = spec if guest.unfinished else settled(spec)
     trouble = ""
     for _round in range(_ROUNDS):
         plan = plan_server(spec, guest, work.placement)
