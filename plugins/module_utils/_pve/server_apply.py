@@ -101,7 +101,8 @@ def _resize(work: Work, guest: Guest, disk: str, size: int) -> None:
 def _grown(work: Work, guest: Guest, plan: ServerPlan) -> Guest:
     """The server after its disks grew, with a new digest; PveConflict when somebody else changed it meanwhile."""
     now = observe_config(work.client, guest.node, vmid_of(guest), pool=guest.pool)
-    for key in guest.config.keys() | now.config.keys():
+    # A clone is not read before its disks grow: then there is nothing to compare with.
+    for key in guest.config.keys() | now.config.keys() if guest.config else ():
         before, after = guest.text(key), now.text(key)
         if key in plan.resizes and before and after:
             before, after = _without_size(before), _without_size(after)
