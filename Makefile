@@ -33,7 +33,7 @@ $(VENV)/.ready: pyproject.toml hatch_build.py Makefile
 	touch $@
 
 test: setup            ## the whole suite on two workers; ARGS="tests/unit -k upid" for a part
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: ruff mypy ansible-lint docs-lint sanity  ## all static checks
 

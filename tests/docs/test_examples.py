@@ -37,10 +37,7 @@ FILE = re.compile(r"# file: ([\w.-]+)\n")
 # Keys whose values differ from run to run; their type has to be the same.
 VOLATILE = {"id", "task_id", "api_endpoint", "created_at", "updated_at", "estimated_time"}
 
-pytestmark = [
-    pytest.mark.xdist_group("docs"),
-    pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="the examples use curl and jq"),
-]
+pytestmark = pytest.mark.skipif(not (shutil.which("curl") and shutil.which("jq")), reason="the examples use curl, jq")
 
 
 @dataclass

@@ -21,9 +21,6 @@ import yaml
 CHECKOUT = Path(__file__).resolve().parents[2]
 BIN = Path(sys.executable).parent
 
-# One venv and one artifact for all of them: they belong on one worker.
-pytestmark = pytest.mark.xdist_group("packaging")
-
 
 def clean_environment(home: Path) -> dict[str, str]:
     ours = ("ANSIBLE_", "PVEFLEET_", "PROXMOX_", "PYTHON")
