@@ -404,6 +404,12 @@ def test_the_same_key_is_one_task_even_when_its_answer_was_lost(
         session.execute(delete(IdempotentAnswer))
     after_a_crash = admin.post(URL, json=DOCUMENTED, headers=key)
     assert (after_a_crash.status_code, after_a_crash.json["task_id"]) == (202, first.json["task_id"])
+    finish(services, first.json["task_id"])
+    add_guest(services, cluster, 103, "web-server-03")
+    with services.db.write() as session:
+        session.execute(delete(IdempotentAnswer))
+    when_it_is_there = admin.post(URL, json=DOCUMENTED, headers=key)
+    assert (when_it_is_there.status_code, when_it_is_there.json["task_id"]) == (202, first.json["task_id"])
     assert admin.post(URL, json={**DOCUMENTED, "cpu": 1}, headers=key).status_code == 422
     assert len(tasks(services)) == 1
 

@@ -156,7 +156,8 @@ def like(answer: dict[str, Any], printed: dict[str, Any]) -> bool:
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     home = tmp_path_factory.mktemp("document") / "home"
-    with Lab(time_scale=0.05) as lab, Served(home) as served:
+    # The observer looks once, at the beginning: what our tasks have done has to be seen without it.
+    with Lab(time_scale=0.05) as lab, Served(home, PVEFLEET_OBSERVE_INTERVAL="3600") as served:
         made = Fleet(served, lab)
         register(served, made.session, lab)
         yield made
