@@ -10,10 +10,11 @@ ARGS ?=
 PORT ?= 8080
 PVE_PORT ?= 8006
 DEMO_ONCE ?=
-# Ansible keeps its temporary files here instead of in the home directory.
+# Nothing is written outside the checkout: Ansible's temporary files and pip's cache would go to the home directory.
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
+export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
 
-.PHONY: help setup test lint ruff mypy ansible-lint docs-lint sanity demo bench build clean
+.PHONY: help setup test lint ruff mypy ansible-lint docs-lint sanity demo bench docs build clean
 
 help:                ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -57,6 +58,10 @@ demo: setup            ## a simulated cluster and the service, shown at work; DE
 
 bench: setup           ## proxmox_server beside community.proxmox, against one lab
 	$(BIN)/python -m benchmarks.run $(ARGS)
+
+docs: setup            ## the pages that are printed by programs
+	$(BIN)/pvefleet settings > docs/settings.md
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/antsibull-changelog generate
 
 build: setup           ## the wheel and the Galaxy artifact, in dist/
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .
