@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import without_marker
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import ROLE_PREFIX
 from sqlalchemy import select
@@ -21,6 +20,9 @@ from pvefleet.db.models import Guest
 MEBIBYTE = 1024**2
 _DISK = re.compile(r"(ide|sata|scsi|virtio)\d+")
 _NIC = re.compile(r"net\d+")
+_SEPARATOR = re.compile(r"[;, ]+")
+_MEMORY = re.compile(r"^(current=)?(?P<size>\d+)\b")
+_CTIME = re.compile(r"(^|,)ctime=(?P<seconds>\d{1,10})(,|$)")
 
 
 class AmbiguousName(Exception):
@@ -109,16 +111,19 @@ def _key(guest: Guest, *, alone: bool) -> str:
 
 def _tags(guest: Guest) -> list[str]:
     known = guest.detail.get("tags")
-    return known if known is not None else sorted(values.parse_tags(str(guest.resource.get("tags") or "")))
+    if known is not None:
+        return list(known)
+    return sorted(tag for tag in _SEPARATOR.split(guest.resource.get("tags") or "") if tag)
 
 
 def _cpu(config: dict[str, Any]) -> int:
     return int(config.get("sockets", 1)) * int(config.get("cores", 1))
 
 
-def _memory(config: dict[str, Any]) -> int:
-    # "2048", or "current=2048" since PVE 8.1
-    return int(values.parse_properties(str(config.get("memory", 512)), "current")["current"])
+def _memory(config: dict[str, Any]) -> int | None:
+    # "2048", or "current=2048" since PVE 8.1; without it PVE gives 512
+    found = _MEMORY.search(str(config.get("memory", "512")))
+    return None if found is None else int(found["size"])
 
 
 def _mebibytes(size: int | None) -> int | None:
@@ -127,8 +132,5 @@ def _mebibytes(size: int | None) -> int | None:
 
 def _created(config: dict[str, Any]) -> datetime | None:
     """From `meta: creation-qemu=9.0.2,ctime=1718000000`, which configs have since PVE 7."""
-    meta = config.get("meta")
-    if meta is None:
-        return None
-    ctime = values.parse_properties(str(meta)).get("ctime", "")
-    return datetime.fromtimestamp(int(ctime), UTC) if ctime.isdecimal() else None
+    found = _CTIME.search(str(config.get("meta", "")))
+    return None if found is None else datetime.fromtimestamp(int(found["seconds"]), UTC)

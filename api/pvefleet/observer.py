@@ -213,8 +213,9 @@ class _Look:
                 return Found(asked, observe_guest(self._client, rows[vmid]["node"], vmid))
             except PveNotFound:
                 return Found(asked, None)
-            except PveError as error:
-                logger.debug("Unable to look at guest %d of cluster %s: %s", vmid, self._cluster.name, error)
+            except (PveError, ValueError) as error:
+                # ValueError: its configuration is none that we understand. That must not hide the others.
+                logger.info("Unable to look at guest %d of cluster %s: %s", vmid, self._cluster.name, error)
                 return None
 
         if not vmids:

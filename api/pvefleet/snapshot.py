@@ -19,6 +19,8 @@ LAG = timedelta(seconds=15)
 ROTATION = timedelta(seconds=300)
 # A guest that was started has an address only when it is up, which its row does not tell.
 SETTLING = timedelta(seconds=300)
+# Such guests in one look: an agent that does not answer takes some seconds to say so.
+MOST_SETTLING = 8
 
 
 @dataclass(frozen=True)
@@ -67,10 +69,11 @@ def to_read(
         elif guest.resource != row or guest.detailed_at is None:
             changed.append(vmid)
         elif _waits_for_address(guest) and moment < guest.changed_at + SETTLING:
-            settling.append(vmid)
+            settling.append((guest.detailed_at, vmid))
         elif guest.detailed_at < moment - ROTATION:
             old.append((guest.detailed_at, vmid))
-    return [*changed, *settling, *(vmid for _seen, vmid in sorted(old))][:most]
+    later = [*sorted(settling)[:MOST_SETTLING], *sorted(old)]
+    return [*changed, *(vmid for _seen, vmid in later)][:most]
 
 
 def _waits_for_address(guest: Guest) -> bool:

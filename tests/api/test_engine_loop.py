@@ -16,6 +16,7 @@ import yaml
 from flask import Flask
 from pvefleet.db.models import Lock, Task, TaskLog
 from pvefleet.engine import processes
+from pvefleet.engine.__main__ import alone
 from pvefleet.engine.local import LocalExecutor
 from pvefleet.engine.loop import Engine
 from pvefleet.observer import Observer
@@ -205,3 +206,25 @@ def test_a_task_without_its_cluster_fails_with_the_reason(bench: Bench) -> None:
         session.get_one(Task, task_id).cluster_id = "gone"
     bench.switch_on()
     assert bench.ended(task_id).error == f"Unable to run {task_id}: its cluster is not registered any more"
+
+
+def test_a_second_engine_on_one_home_waits_for_the_first(tmp_path: Path) -> None:
+    first_ends, second_ends, got = threading.Event(), threading.Event(), threading.Event()
+
+    def second() -> None:
+        with alone(tmp_path, second_ends):
+            got.set()
+
+    with alone(tmp_path, first_ends):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert not got.wait(1.2)
+    assert got.wait(5)
+    thread.join()
+
+
+def test_an_engine_that_waits_can_be_stopped(tmp_path: Path) -> None:
+    stopped = threading.Event()
+    stopped.set()
+    with alone(tmp_path, threading.Event()), alone(tmp_path, stopped):
+        pass

@@ -333,3 +333,22 @@ def test_a_large_cluster_is_known_at_once_and_read_in_parts(services: Services, 
     with services.db.read() as session:
         unread = session.scalars(select(Guest.vmid).where(Guest.detailed_at.is_(None))).all()
     assert unread == []
+
+
+@pytest.mark.parametrize(
+    ("config", "memory", "created"),
+    [
+        ({"memory": "current=2048"}, 2048, None),
+        ({"memory": 1024}, 1024, None),
+        ({}, 512, None),
+        ({"meta": "creation-qemu=9.0.2,ctime=1718000000"}, 512, "2024-06-10T06:13:20+00:00"),
+        ({"meta": "ctime=", "memory": "odd"}, None, None),
+        ({"meta": "garbage"}, 512, None),
+    ],
+)
+def test_an_odd_configuration_does_not_hide_the_list(
+    config: dict[str, Any], memory: int | None, created: str | None
+) -> None:
+    shown = inventory.full_view(guest(detail=detail(config={"name": "web-01", **config})))
+    assert shown["memory"] == memory
+    assert shown["created_at"].isoformat() == (created or NOON.isoformat())
