@@ -67,7 +67,7 @@ def parse(lines: Iterator[str]) -> Iterator[dict[str, Any]]:
                 yield event
             event = {}
         elif not line.startswith(":"):
-            key, _, value = line.partition(": ")
+            key, _colon, value = line.partition(": ")
             event[key] = json.loads(value) if key in ("data", "id") else value
 
 

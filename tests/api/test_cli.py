@@ -117,7 +117,7 @@ def test_a_busy_port_is_one_sentence(tmp_path: Path) -> None:
 
 def test_answers_are_not_held_back() -> None:
     with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
-        connection, _ = listener.accept()
+        connection, _address = listener.accept()
         with connection:
             assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 

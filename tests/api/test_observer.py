@@ -218,7 +218,7 @@ def observer(services: Services) -> Iterator[Observer]:
 def test_changes_that_others_make_are_seen_and_told(services: Services, observer: Observer, lab: Lab) -> None:
     cluster = register(services, lab)
     names = until(lambda: sorted(known(services, cluster.id)) if len(known(services, cluster.id)) == 3 else None)
-    assert sorted(change for change, _, _ in told(services)) == ["created"] * 3
+    assert sorted(change for change, _name, _vmid in told(services)) == ["created"] * 3
     client = PveClient(lab.connection())
     vmid = known(services, cluster.id)[names[0]]["vmid"]
     node = next(item["node"] for item in client.get("/cluster/resources") if item.get("vmid") == vmid)
@@ -240,7 +240,7 @@ def test_a_quiet_cluster_costs_one_call_a_look_and_no_event(services: Services, 
     cluster = register(services, lab)
     look_now(services, cluster)
     before, mark = told(services), len(lab.requests)
-    for _ in range(3):
+    for _time in range(3):
         look_now(services, cluster)
     assert told(services) == before
     assert lab.requests[mark:] == [("GET", "/cluster/resources")] * 3

@@ -108,7 +108,7 @@ def test_the_parent_alone_is_killed_and_the_service_started_again(slow_lab: Lab,
         seen = last_seen(fleet, task_id)
         parent, *children = service_processes(served)
         kill([parent])
-        _, alive = psutil.wait_procs(children, timeout=15)
+        _gone, alive = psutil.wait_procs(children, timeout=15)
         assert alive == []
         assert processes.of_run(task_id) == []
     with Served(tmp_path / "home") as served:

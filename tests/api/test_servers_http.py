@@ -129,7 +129,7 @@ class Wire:
         self.cookie = ""
 
     def __call__(self, printed: str, **names: str) -> tuple[int, Any]:
-        head, _, body = printed.strip().partition("\n\n")
+        head, _blank, body = printed.strip().partition("\n\n")
         first, *lines = head.split("\n")
         method, path = first.split(" ")
         for name, value in names.items():

@@ -142,7 +142,7 @@ def test_a_stop_ends_all_streams_at_once(services: Services) -> None:
         told(stream(services.broadcaster, services.db, "servers", 0, render=show))
         ended.append(time.monotonic())
 
-    threads = [threading.Thread(target=read) for _ in range(5)]
+    threads = [threading.Thread(target=read) for _reader in range(5)]
     for thread in threads:
         thread.start()
     until(lambda: len(services.broadcaster._subscriptions) == 5)

@@ -182,7 +182,7 @@ def test_what_is_wrong_is_told_by_the_module(ansible: Ansible, lab: Any, neighbo
         *WRONG[::5],
     ]
     task = {"pvefleet.infra.proxmox_server": "{{ item }}", "loop": "{{ wrong }}"}
-    (looped,) = ansible.tasks([task], wrong=[options for options, _ in wrong])
+    (looped,) = ansible.tasks([task], wrong=[options for options, _words in wrong])
     assert len(looped["results"]) == len(wrong)
     for result, (options, complaint) in zip(looped["results"], wrong, strict=True):
         assert result.get("failed"), options

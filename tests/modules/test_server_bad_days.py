@@ -172,7 +172,7 @@ def test_twelve_at_once_beside_somebody_else(lab: Any, quick: None) -> None:
         if lab.pve.vm(vmid) is None:
             lab.pve.add_vm(vmid, f"stranger-{vmid}", node="pve1").config["description"] = "not yours"
 
-    for _ in range(6):
+    for _time in range(6):
         lab.do(lab.pve.interpose, "POST", "/9000/clone", steal)
 
     def one(number: int) -> Result:
@@ -532,7 +532,7 @@ def test_calls(lab: Any, quick: None) -> None:
         calls = client.calls
         client.close()
         assert calls == len(lab.requests) - mark
-        paths = [path for _, path in lab.requests[mark:]]
+        paths = [path for _method, path in lab.requests[mark:]]
         polls = [path for path in paths if "/tasks/" in path]
         return result, calls - len(polls) + len(set(polls))
 
@@ -543,5 +543,5 @@ def test_calls(lab: Any, quick: None) -> None:
     again, calls = run()
     assert not again.plan.changed
     assert calls <= 6
-    _, calls = run(tags=["x"])
+    _result, calls = run(tags=["x"])
     assert calls <= 11

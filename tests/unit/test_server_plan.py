@@ -76,7 +76,7 @@ def by_pve(plan: ServerPlan, before: Guest) -> Guest:
     for key in plan.settings.keys() & config.keys():
         if is_drive(key) and is_new_volume(config[key]):
             drive = values.parse_drive(config[key])
-            storage, _, what = drive.volume.partition(":")
+            storage, _colon, what = drive.volume.partition(":")
             if what == "cloudinit":
                 config[key] = f"{storage}:vm-100-cloudinit,media=cdrom,size=4M"
             else:
