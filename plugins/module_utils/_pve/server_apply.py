@@ -76,7 +76,8 @@ def _apply(work: Work, plan: ServerPlan, guest: Guest, done: set[str]) -> None:
         _resize(work, guest, disk, size)
         done.add(f"{disk}.size")
     if plan.reconfigures:
-        _configure(work, plan, _grown(work, guest, plan) if plan.resizes else guest)
+        # A new clone that nobody has read yet has no digest to keep up with.
+        _configure(work, plan, _grown(work, guest, plan) if plan.resizes and guest.digest else guest)
         done.update({change.item for change in plan.changes} - {f"{disk}.size" for disk in plan.resizes} - _OTHERS)
     if plan.pool is not None:
         _move_to_pool(work, plan.pool, guest)
@@ -101,8 +102,7 @@ def _resize(work: Work, guest: Guest, disk: str, size: int) -> None:
 def _grown(work: Work, guest: Guest, plan: ServerPlan) -> Guest:
     """The server after its disks grew, with a new digest; PveConflict when somebody else changed it meanwhile."""
     now = observe_config(work.client, guest.node, vmid_of(guest), pool=guest.pool)
-    # A clone is not read before its disks grow: then there is nothing to compare with.
-    for key in guest.config.keys() | now.config.keys() if guest.config else ():
+    for key in guest.config.keys() | now.config.keys():
         before, after = guest.text(key), now.text(key)
         if key in plan.resizes and before and after:
             before, after = _without_size(before), _without_size(after)
