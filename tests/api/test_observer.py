@@ -218,7 +218,7 @@ def observer(services: Services) -> Iterator[Observer]:
 def test_changes_that_others_make_are_seen_and_told(services: Services, observer: Observer, lab: Lab) -> None:
     cluster = register(services, lab)
     names = until(lambda: sorted(known(services, cluster.id)) if len(known(services, cluster.id)) == 3 else None)
-    assert sorted(change for change, _name, _vmid in told(services)) == ["created"] * 3
+    assert sorted(change for change, _name, _state in told(services)) == ["created"] * 3
     client = PveClient(lab.connection())
     vmid = known(services, cluster.id)[names[0]]["vmid"]
     node = next(item["node"] for item in client.get("/cluster/resources") if item.get("vmid") == vmid)
