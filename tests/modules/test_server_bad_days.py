@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve import server_apply
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import ServerError
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import ServerError, observe_guest
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_converge import Result, converge
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import server_spec
 
@@ -548,3 +548,30 @@ def test_calls(lab: Any, quick: None) -> None:
     assert calls <= 6
     _result, calls = run(tags=["x"])
     assert calls <= 11
+
+
+# ---------------------------------------------------------------- what others have put into a config
+
+
+def test_odd_configs_are_read_and_left_alone(lab: Any, client: PveClient, make: Make) -> None:
+    make(clone=CLONE, state="started")
+    odd = {
+        "sata5": "none,media=cdrom",
+        "efidisk0": "local-lvm:vm-100-disk-9,efitype=4m,size=4M",
+        "unused0": "local-lvm:vm-100-disk-7",
+        "hostpci0": "0000:01:00.0,pcie=1",
+        "net7": "virtio=BC:24:11:00:00:07,bridge=vmbr1,shine=1",
+        "ipconfig7": "ip=somewhere",
+        "boot": "cdn",
+        "tags": "a,b c",
+        "agent": "enabled=1,type=virtio",
+    }
+    lab.vm(100).config.update(odd)
+    before = {key: value for key, value in lab.vm(100).config.items() if key != "cores"}
+    assert items(make(cores=3, agent=True, tags=["c", "b", "a"], state="stopped")) == ["cores", "power"]
+    assert {key: value for key, value in lab.vm(100).config.items() if key != "cores"} == before
+    shown = observe_guest(client, "pve1", 100)
+    assert (shown["name"], shown["tags"], shown["ip_addresses"]) == ("web-01", ["a", "b", "c"], [])
+    # What is managed there would have to be written whole: PVE says what it does not take.
+    with pytest.raises(ServerError, match="Unable to manage server web-01: .*net7.*shine"):
+        make(nics={"net7": {"vlan": 5}})
