@@ -94,7 +94,9 @@ class Settings(BaseSettings):
     )
 
     max_runs: int = Field(default=4, ge=1, le=256, description="Playbooks that run at once.")
-    task_deadline: int = Field(default=3600, ge=1, description="Seconds after which a run is ended and its task fails.")
+    task_deadline: int = Field(
+        default=3600, ge=1, le=604_800, description="Seconds after which a run is ended and its task fails."
+    )
     keep_finished_tasks_days: int = Field(default=90, ge=1, description="Days for which finished tasks are kept.")
     keep_events_hours: int = Field(
         default=24, ge=1, description="Hours for which a stream can be resumed with Last-Event-ID."

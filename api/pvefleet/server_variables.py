@@ -18,11 +18,15 @@ MOST_SCSI = 31
 
 @dataclass(frozen=True)
 class Subject:
-    """Which server. vmid: None before it exists. template: the vmid to clone a new one from, with its configuration."""
+    """Which server. vmid: None before it exists. template: the vmid to clone a new one from, with its configuration.
+
+    timeout: seconds that a single task of Proxmox VE may take.
+    """
 
     cluster_id: str
     cluster: str
     name: str
+    timeout: int
     vmid: int | None = None
     template: int | None = None
     template_config: Mapping[str, Any] | None = None
@@ -41,8 +45,7 @@ def create(body: CreateServer, subject: Subject) -> dict[str, Any]:
         "ipconfig": {f"net{index}": text for index, device in enumerate(devices) if (text := ipconfig(device))} or None,
     }
     variables = _given(
-        server_cluster=subject.cluster,
-        server_name=subject.name,
+        **_which(subject),
         server_node=body.node,
         server_clone=_given(**clone),
         server_cores=body.cpu,
@@ -125,7 +128,12 @@ def _check(variables: Mapping[str, Any]) -> None:
 
 def _which(subject: Subject) -> dict[str, Any]:
     # Name and vmid: a server that was replaced by another of its name since the request is not touched.
-    return {"server_cluster": subject.cluster, "server_name": subject.name, "server_vmid": subject.vmid}
+    return {
+        "server_cluster": subject.cluster,
+        "server_name": subject.name,
+        "server_vmid": subject.vmid,
+        "server_timeout": subject.timeout,
+    }
 
 
 def _clone_storage(body: CreateServer, named: Mapping[str, Disk], subject: Subject) -> str | None:

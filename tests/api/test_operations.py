@@ -63,7 +63,7 @@ FULL: dict[str, BaseModel | None] = {
     "reboot_server": StopServer(force=True, timeout=1),
     "delete_server": DeleteServer(cluster="prod", purge=True),
 }
-SUBJECT = Subject("id", "prod", "app-1", vmid=100, template=9000, template_config={"scsi1": "local:1"})
+SUBJECT = Subject("id", "prod", "app-1", timeout=60, vmid=100, template=9000, template_config={"scsi1": "local:1"})
 
 
 @pytest.mark.parametrize("name", OPERATIONS)

@@ -169,6 +169,7 @@ def test_servers_of_one_name_are_told_apart(admin: FlaskClient, services: Servic
     accepted = admin.post(f"{URL}/web-server-01 (102)/start").json
     assert task_of(services, accepted["task_id"]).parameters == {
         "server_cluster": "prod",
+        "server_timeout": 3600,
         "server_name": "web-server-01",
         "server_vmid": 102,
         "server_state": "started",
@@ -226,6 +227,7 @@ def test_the_documents_request_becomes_these_variables(admin: FlaskClient, servi
     assert task_id.startswith("task-")
     assert task_of(services, task_id).parameters == {
         "server_cluster": "prod",
+        "server_timeout": 3600,
         "server_name": "web-server-03",
         "server_clone": {"template": "9000", "full": True, "storage": "local-lvm"},
         "server_cores": 4,
@@ -273,6 +275,7 @@ def test_everything_that_can_be_asked_for_becomes_a_variable(
     assert accepted.status_code == 202, accepted.json
     assert task_of(services, accepted.json["task_id"]).parameters == {
         "server_cluster": "prod",
+        "server_timeout": 3600,
         "server_name": "app-1",
         "server_node": "pve2",
         "server_clone": {"template": "9000", "full": False},
@@ -415,7 +418,7 @@ def test_the_same_key_is_one_task_even_when_its_answer_was_lost(
 
 
 def test_the_power_calls_and_their_options(admin: FlaskClient, services: Services, cluster: str) -> None:
-    which = {"server_cluster": "prod", "server_name": "web-server-01", "server_vmid": 101}
+    which = {"server_cluster": "prod", "server_name": "web-server-01", "server_vmid": 101, "server_timeout": 3600}
     expected = {
         ("start", None): {"server_state": "started"},
         ("stop", None): {"server_state": "stopped", "server_force": False, "server_shutdown_timeout": 120},
@@ -445,6 +448,7 @@ def test_a_change_needs_something_to_change(admin: FlaskClient, services: Servic
     answer = admin.patch(f"{URL}/web-server-01", json=body)
     assert task_of(services, answer.json["task_id"]).parameters == {
         "server_cluster": "prod",
+        "server_timeout": 3600,
         "server_name": "web-server-01",
         "server_vmid": 101,
         "server_cores": 3,

@@ -88,6 +88,7 @@ def create_server(query: WhichCluster, body: CreateServer) -> Response:
             cluster_id=cluster.id,
             cluster=cluster.name,
             name=body.name,
+            timeout=services().settings.task_deadline,
             template=template.vmid,
             template_config=template.detail.get("config") or {},
         )
@@ -153,7 +154,13 @@ def _work_on(name: str, which: WhichCluster, operation: str, body: BaseModel | N
             return _accepted(session, earlier)
         cluster = clusters.choose(session, which.cluster)
         guest = _find(session, cluster, name)
-        subject = Subject(cluster.id, cluster.name, inventory.name_of(guest), vmid=guest.vmid)
+        subject = Subject(
+            cluster_id=cluster.id,
+            cluster=cluster.name,
+            name=inventory.name_of(guest),
+            timeout=services().settings.task_deadline,
+            vmid=guest.vmid,
+        )
         return _submit(session, operation, body, subject)
 
 
