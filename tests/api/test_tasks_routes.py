@@ -57,7 +57,9 @@ def test_the_message_is_the_runs_own_where_it_has_one(admin: FlaskClient, servic
     with services.db.write() as session:
         store.start(session, task_id)
         store.progress(session, task_id, 45, "web-01: clone")
-    assert admin.get(f"{URL}/{task_id}").json["task"]["message"] == "web-01: clone"
+    answer = admin.get(f"{URL}/{task_id}").json
+    assert answer["message"] == answer["task"]["message"] == "web-01: clone"
+    assert (answer["status"], answer["progress"]) == (answer["task"]["status"], answer["task"]["progress"])
     with services.db.write() as session:
         store.finish(session, task_id, store.FAILED, error="Unable to start web-01: no bridge vmbr9")
     failed = admin.get(f"{URL}/{task_id}").json["task"]

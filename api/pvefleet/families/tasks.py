@@ -48,7 +48,8 @@ def list_tasks(query: TaskList) -> Response:
 
 @family.get("/<task_id>", permission=ANY_USER, responses={200: TaskAnswer})
 def show_task(path: TaskPath) -> Response:
-    return family.answer({"task": presenter()(store.view(_visible(path.task_id)))})
+    task = presenter()(store.view(_visible(path.task_id)))
+    return family.answer({**{name: task[name] for name in ("status", "progress", "message")}, "task": task})
 
 
 @family.get("/<task_id>/log", permission="view_logs", responses={200: LogAnswer})

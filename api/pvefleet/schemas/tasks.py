@@ -44,7 +44,12 @@ class TasksAnswer(BaseModel):
 
 
 class TaskAnswer(BaseModel):
+    """status, progress and message stand beside the task too, as in the document's other answer about a state."""
+
     success: bool = True
+    status: TaskStatus
+    progress: int
+    message: str
     task: TaskView
 
 
