@@ -573,5 +573,5 @@ def test_odd_configs_are_read_and_left_alone(lab: Any, client: PveClient, make: 
     shown = observe_guest(client, "pve1", 100)
     assert (shown["name"], shown["tags"], shown["ip_addresses"]) == ("web-01", ["a", "b", "c"], [])
     # What is managed there would have to be written whole: PVE says what it does not take.
-    with pytest.raises(ServerError, match="Unable to manage server web-01: .*net7.*shine"):
+    with pytest.raises(ServerError, match=r"Unable to manage server web-01: .*net7.*shine"):
         make(nics={"net7": {"vlan": 5}})
