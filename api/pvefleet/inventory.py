@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import without_marker
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import MARKER, without_marker
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import ROLE_PREFIX
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -67,6 +67,12 @@ def find(session: Session, cluster_id: str, key: str) -> Guest | None:
 def name_of(guest: Guest) -> str:
     """A server without a name is called by its vmid, as Proxmox VE does it."""
     return guest.name or f"VM {guest.vmid}"
+
+
+def is_unfinished(guest: Guest) -> bool:
+    """Whether its creation was interrupted."""
+    config = guest.detail.get("config") or {}
+    return str(config.get("description", "")).startswith(MARKER)
 
 
 def view(guest: Guest) -> dict[str, Any]:

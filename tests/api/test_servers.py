@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import MARKER
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import server_spec
 from flask import Flask
 from flask.testing import FlaskClient
@@ -394,6 +395,14 @@ def test_a_name_that_is_taken_and_a_server_that_is_being_changed_are_conflicts(
     finish(services, stopping)
     assert admin.get(f"{URL}/web-server-01").json["server"]["task_id"] is None
     assert admin.post(f"{URL}/web-server-01/start").status_code == 202
+
+
+def test_a_server_that_was_left_unfinished_can_be_asked_for_again(
+    admin: FlaskClient, services: Services, cluster: str
+) -> None:
+    add_guest(services, cluster, 103, "web-server-03", config={"description": f"{MARKER} (1234)\n\nnotes"})
+    assert admin.get(f"{URL}/web-server-03").json["server"]["description"] == "notes"
+    assert admin.post(URL, json=DOCUMENTED).status_code == 202
 
 
 def test_the_same_key_is_one_task_even_when_its_answer_was_lost(

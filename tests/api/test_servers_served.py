@@ -154,6 +154,9 @@ def test_a_cancelled_creation_ends_all_its_processes(fleet: Fleet) -> None:
     assert fleet.ended(task_id)["status"] == "cancelled"
     assert processes.of_run(task_id) == []
     assert not (fleet.served.home / "runs" / task_id).exists()
+    # What was begun is finished by the same request, or begun anew.
+    fleet.done("POST", "/api/servers", json=documented(fleet.lab, "cancelled"))
+    assert fleet.servers()["cancelled"]["status"] == "running"
 
 
 def test_many_at_once_are_each_made_once(fleet: Fleet) -> None:

@@ -223,8 +223,10 @@ def _find(session: Session, cluster: Cluster, name: str) -> Guest:
 
 
 def _refuse_taken(session: Session, cluster: Cluster, name: str) -> None:
+    """A server that an earlier creation has left unfinished takes no name: the same request again finishes it."""
     try:
-        taken = inventory.find(session, cluster.id, name) is not None
+        guest = inventory.find(session, cluster.id, name)
+        taken = guest is not None and not inventory.is_unfinished(guest)
     except inventory.AmbiguousName:
         taken = True
     if taken:
