@@ -543,6 +543,7 @@ def test_calls(lab: Any, quick: None) -> None:
     grown, calls = run(name="web-02", disks={"scsi0": {"size": "5G"}})
     assert grown.plan.changed
     assert calls <= 14
+    lab.do(lab.pve.settle_resources)
     again, calls = run()
     assert not again.plan.changed
     assert calls <= 6
