@@ -201,7 +201,7 @@ def test_task_that_is_not_known_yet_is_waited_for(serve: Serve) -> None:
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("seen", [True, False])
 def test_vanished_task(serve: Serve, monkeypatch: pytest.MonkeyPatch, seen: bool) -> None:
-    monkeypatch.setattr(upid_module, "VANISHED_AFTER", 0.1)
+    monkeypatch.setattr(upid_module, "VANISHED_AFTER", 1.0)
     answers = itertools.chain([RUNNING] if seen else [], itertools.repeat(NO_SUCH_TASK))
     server = serve(task(lambda request: next(answers)))
     with pytest.raises(PveTaskFailed, match="vanished") as caught:
