@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 import yaml
+from ansible_runner import Runner  # type: ignore[import-untyped]
 from hypothesis import given
 from hypothesis import strategies as st
 from pvefleet.engine import processes
@@ -201,6 +202,47 @@ def test_stopping_ends_every_process_of_the_run(tmp_path: Path) -> None:
     run.stop.set()
     assert run.ended() == Outcome(End.STOPPED)
     assert time.monotonic() - began < 8
+
+
+def test_a_stop_that_comes_before_the_process_is_there_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spawning, spawn = threading.Event(), Runner.run
+
+    def slowly(runner: Runner) -> Any:
+        spawning.set()
+        time.sleep(1)  # several rounds of the executor, as on a machine under load
+        return spawn(runner)
+
+    monkeypatch.setattr(Runner, "run", slowly)
+    trace = tmp_path / "trace"
+    touch = {"ansible.builtin.file": {"path": str(trace), "state": "touch"}}
+    run = Run(tmp_path, {"ansible.builtin.command": "sleep 3"}, touch)
+    assert spawning.wait(20)
+    run.stop.set()
+    assert run.ended() == Outcome(End.STOPPED)
+    assert not trace.exists()
+
+
+def test_a_run_that_is_stopped_already_is_not_begun(tmp_path: Path) -> None:
+    trace, stop = tmp_path / "trace", threading.Event()
+    stop.set()
+    job = Job(TASK, playbook(tmp_path, {"ansible.builtin.file": {"path": str(trace), "state": "touch"}}), {})
+    assert LocalExecutor(tmp_path / "runs").run(job, lambda news: None, stop) == Outcome(End.STOPPED)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(("fails", "end"), [(False, End.COMPLETED), (True, End.FAILED)])
+def test_a_run_that_had_ended_when_it_was_stopped_is_told_as_it_ended(tmp_path: Path, fails: bool, end: End) -> None:
+    stop = threading.Event()
+
+    def hear(news: Sequence[Event]) -> None:
+        until(lambda: not processes.of_run(TASK))
+        stop.set()
+
+    check = {"name": "Check", "ansible.builtin.assert": {"that": not fails}}
+    outcome = LocalExecutor(tmp_path / "runs").run(Job(TASK, playbook(tmp_path, check), {}), hear, stop)
+    assert outcome.end is end
 
 
 def test_a_finished_run_leaves_no_process_either(tmp_path: Path) -> None:

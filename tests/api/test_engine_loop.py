@@ -149,6 +149,16 @@ def test_a_shutdown_puts_runs_back_without_counting_and_the_next_start_finishes_
     assert (task.status, task.attempts) == ("completed", 1)
 
 
+def test_a_task_that_is_cancelled_during_a_shutdown_is_not_run_again(bench: Bench) -> None:
+    task_id = bench.submit("a")
+    with bench.services.db.write() as session:
+        store.start(session, task_id)
+        store.request_cancel(session, task_id)
+        store.requeue(session, task_id, count_attempt=False)
+    assert bench.task(task_id).status == "cancelled"
+    bench.submit("a")  # the lock is free again
+
+
 def die(bench: Bench, task_id: str) -> subprocess.Popen[bytes]:
     """What the database and the machine look like after the engine was killed in the middle of a run."""
     with bench.services.db.write() as session:

@@ -46,9 +46,10 @@ class LocalExecutor:
         spoken: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         transcript = Transcript(job.hidden)
         runner = Runner(_config(job, folder), event_handler=_enqueue(spoken))
+        if stop.is_set():
+            return Outcome(End.STOPPED)
         thread = threading.Thread(target=runner.run, name=f"runner {job.task_id}", daemon=True)
         thread.start()
-        stopped = False
         try:
             while True:
                 thread.join(TICK_SECONDS)
@@ -60,21 +61,22 @@ class LocalExecutor:
                     on_events(news)
                 if not alive:
                     break
-                if stop.is_set() and not stopped:
-                    stopped = True
+                if stop.is_set():
+                    # In every round: there may have been no process yet the last time.
                     processes.end_run(job.task_id)
         finally:
-            # Also what a module left in the background, and everything when on_events raised.
+            # Everything when on_events raised, and what a module left in the background.
+            while thread.is_alive():
+                processes.end_run(job.task_id)
+                thread.join(TICK_SECONDS)
             processes.end_run(job.task_id)
-            thread.join()
-        if stopped:
-            return Outcome(End.STOPPED)
-        if runner.rc is None:
-            # Ended by a signal that is not ours, or the thread that reads it died.
-            return Outcome(End.DIED)
+        # A run that came to its own end did so, whatever was wished meanwhile.
         if runner.rc == 0:
             return Outcome(End.COMPLETED, result=transcript.result)
-        return Outcome(End.FAILED, error=transcript.error(job.playbook))
+        if runner.rc is not None:
+            return Outcome(End.FAILED, error=transcript.error(job.playbook))
+        # Ended by a signal, ours or somebody else's, or the thread that reads it died.
+        return Outcome(End.STOPPED if stop.is_set() else End.DIED)
 
 
 def _enqueue(spoken: queue.SimpleQueue[dict[str, Any]]) -> Callable[[dict[str, Any]], bool]:

@@ -134,8 +134,14 @@ def start(session: Session, task_id: str) -> Task | None:
 
 
 def requeue(session: Session, task_id: str, *, count_attempt: bool) -> None:
-    """Put a running task back in the queue; `count_attempt=False` when the attempt was ended by our own shutdown."""
+    """Put a running task back in the queue; `count_attempt=False` when the attempt was ended by our own shutdown.
+
+    One that was to be cancelled is cancelled instead.
+    """
     task = _row(session, task_id)
+    if task.cancel_requested:
+        finish(session, task_id, CANCELLED)
+        return
     _enter(task, PENDING)
     task.started_at = None
     if not count_attempt:
