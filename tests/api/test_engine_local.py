@@ -224,12 +224,14 @@ def test_a_stop_that_comes_before_the_process_is_there_is_not_lost(
     assert not trace.exists()
 
 
-def test_a_run_that_is_stopped_already_is_not_begun(tmp_path: Path) -> None:
-    trace, stop = tmp_path / "trace", threading.Event()
+def test_a_run_that_is_stopped_already_is_not_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Runner] = []
+    monkeypatch.setattr(Runner, "run", begun.append)
+    stop = threading.Event()
     stop.set()
-    job = Job(TASK, playbook(tmp_path, {"ansible.builtin.file": {"path": str(trace), "state": "touch"}}), {})
+    job = Job(TASK, playbook(tmp_path, ORPHAN), {})
     assert LocalExecutor(tmp_path / "runs").run(job, lambda news: None, stop) == Outcome(End.STOPPED)
-    assert not trace.exists()
+    assert begun == []
 
 
 @pytest.mark.parametrize(("fails", "end"), [(False, End.COMPLETED), (True, End.FAILED)])

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 import subprocess
 import threading
 import time
@@ -157,6 +159,65 @@ def test_a_task_that_is_cancelled_during_a_shutdown_is_not_run_again(bench: Benc
         store.requeue(session, task_id, count_attempt=False)
     assert bench.task(task_id).status == "cancelled"
     bench.submit("a")  # the lock is free again
+
+
+@contextlib.contextmanager
+def locked(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Somebody else holds the database's write lock, and whoever wants it is refused at once."""
+    monkeypatch.setattr("pvefleet.db.SQLITE_BUSY_SECONDS", 0)
+    services.db.dispose()  # connections that are open would wait
+    with contextlib.closing(sqlite3.connect(services.settings.home / "pvefleet.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        yield
+
+
+def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "database is locked" in record.getMessage()]
+
+
+def test_a_database_that_is_locked_while_a_task_runs_costs_nothing(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task_id = bench.submit("a")
+    bench.switch_on()
+    until(lambda: bench.waits(task_id))
+    with locked(bench.services, monkeypatch):
+        bench.gate.touch()
+        until(lambda: any("until it works" in line for line in complaints(caplog)))
+        time.sleep(2)  # time for several attempts to write the end
+        assert bench.task(task_id).status == "running"
+    task = bench.ended(task_id)
+    assert (task.status, task.attempts, task.result) == ("completed", 1, {"waited": "a"})
+    with bench.services.db.read() as session:
+        lines = session.scalars(select(TaskLog.message).where(TaskLog.task_id == task_id)).all()
+    told = [line for line in lines if line.startswith("localhost")]
+    assert told == ["localhost | Wait | changed", "localhost | Tell | ok"]
+    # Once for what it said, once for its end.
+    assert len(complaints(caplog)) == 2
+
+
+def test_a_database_that_is_locked_when_a_task_is_taken_does_not_end_the_engine(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    task_id = bench.submit("a")
+    bench.gate.touch()
+    with locked(bench.services, monkeypatch):
+        bench.switch_on()
+        until(lambda: complaints(caplog))
+    task = bench.ended(task_id)
+    assert (task.status, task.attempts) == ("completed", 1)
+
+
+def test_a_service_ends_though_its_database_is_locked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    task_id = bench.submit("a")
+    bench.switch_on()
+    until(lambda: bench.waits(task_id))
+    with locked(bench.services, monkeypatch):
+        bench.switch_off()
+    assert processes.of_run(task_id) == []
+    bench.gate.touch()
+    bench.switch_on()
+    assert bench.ended(task_id).status == "completed"
 
 
 def die(bench: Bench, task_id: str) -> subprocess.Popen[bytes]:

@@ -8,14 +8,16 @@ import enum
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Protocol
 
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm import Session
 
 from pvefleet.access.vault import VaultError
-from pvefleet.db import now
+from pvefleet.db import now, patiently
 from pvefleet.db.models import Task
 from pvefleet.engine.base import End, Event, Executor, LogLine, Outcome, Progress
 from pvefleet.engine.jobs import JobError, prepare
@@ -50,37 +52,52 @@ class Engine:
         self._executor = executor
         self._witness = witness
         self._runs: dict[str, _Run] = {}
+        self._recovered = False
         self._pruned = float("-inf")
 
     def run(self) -> None:
         """Work until `services.stopping` is set; then stop all runs and put them back in the queue."""
-        self.recover()
-        while not self._services.stopping.wait(TICK_SECONDS):
-            self._watch()
-            self._claim()
-            self._prune()
+        stopping = self._services.stopping
+        while not stopping.is_set():
+            patiently(self._tick, stopping)
+            stopping.wait(TICK_SECONDS)
         for run in self._runs.values():
             run.stop(Reason.SHUTDOWN)
         for run in self._runs.values():
             run.join()
-        self._watch()
+        patiently(self._watch, stopping)
 
     def recover(self) -> None:
-        """End what runs of a dead engine left behind, and queue their tasks again."""
+        """End what is left of runs that this engine does not have, and queue their tasks again."""
         with self._db.read() as session:
-            orphans = session.scalars(select(Task.id).where(Task.status == store.RUNNING)).all()
+            running = select(Task.id).where(Task.status == store.RUNNING, Task.id.not_in(self._runs))
+            orphans = session.scalars(running).all()
         for task_id in orphans:
-            logger.warning("%s was running when the engine ended; it is queued again", task_id)
+            logger.warning("%s is running, but no engine runs it; it is queued again", task_id)
             self._after_death(task_id)
 
+    def _tick(self) -> None:
+        if not self._recovered:
+            self.recover()
+        # Until all of this worked: a claim that failed may have been committed nevertheless.
+        self._recovered = False
+        self._watch()
+        self._claim()
+        self._prune()
+        self._recovered = True
+
     def _watch(self) -> None:
+        # First what needs no database.
+        for run in self._runs.values():
+            if time.monotonic() > run.deadline:
+                run.stop(Reason.DEADLINE)
         for task_id, run in list(self._runs.items()):
             if run.is_alive():
                 continue
-            del self._runs[task_id]
             if not run.concluded:
                 # Its thread raised, so nobody knows what is left of it.
                 self._after_death(task_id)
+            del self._runs[task_id]
         if not self._runs:
             return
         with self._db.read() as session:
@@ -89,9 +106,6 @@ class Engine:
             ).all()
         for task_id in cancelled:
             self._runs[task_id].stop(Reason.CANCELLED)
-        for run in self._runs.values():
-            if time.monotonic() > run.deadline:
-                run.stop(Reason.DEADLINE)
 
     def _claim(self) -> None:
         free = self._services.settings.max_runs - len(self._runs)
@@ -124,11 +138,11 @@ class Engine:
     def _prune(self) -> None:
         if time.monotonic() < self._pruned + PRUNE_SECONDS:
             return
-        self._pruned = time.monotonic()
         settings = self._services.settings
         with self._db.write() as session:
             events.prune(session, now() - timedelta(hours=settings.keep_events_hours))
             store.prune(session, now() - timedelta(days=settings.keep_finished_tasks_days))
+        self._pruned = time.monotonic()
 
 
 class _Run(threading.Thread):
@@ -142,6 +156,7 @@ class _Run(threading.Thread):
         self._task = task
         self._stop_requested = threading.Event()
         self._reason: Reason | None = None
+        self._unwritten: list[Event] = []
         self.deadline = time.monotonic() + task.deadline_seconds
         self.concluded = False
 
@@ -152,17 +167,19 @@ class _Run(threading.Thread):
             self._stop_requested.set()
 
     def run(self) -> None:
+        stopping = self._services.stopping
         try:
-            job = prepare(self._services, self._task)
+            job = patiently(lambda: prepare(self._services, self._task), stopping)
         except (JobError, VaultError) as error:
             self._finish(store.FAILED, error=str(error))
             return
-        outcome = self._executor.run(job, self._record, self._stop_requested)
+        outcome = Outcome(End.STOPPED) if job is None else self._executor.run(job, self._record, self._stop_requested)
         if outcome.end is End.DIED:
+            patiently(self._write_news, stopping)
             return
         if outcome.end is not End.STOPPED or self._reason is not Reason.SHUTDOWN:
             # Before the row is final, so that who sees it finished also sees what it did.
-            self._witness.touched(self._task, outcome)
+            patiently(lambda: self._witness.touched(self._task, outcome), stopping)
         self._conclude(outcome)
 
     def _conclude(self, outcome: Outcome) -> None:
@@ -176,21 +193,41 @@ class _Run(threading.Thread):
             limit = self._task.deadline_seconds
             self._finish(store.FAILED, error=f"Unable to finish {self._task.title}: it took longer than {limit} s")
         else:
-            with self._services.db.write() as session:
-                store.requeue(session, self._task.id, count_attempt=False)
-            self.concluded = True
+            self._end(lambda session: store.requeue(session, self._task.id, count_attempt=False))
 
     def _finish(self, status: str, *, result: Outcome | None = None, error: str | None = None) -> None:
-        with self._services.db.write() as session:
-            store.finish(session, self._task.id, status, result=result.result if result else None, error=error)
-        self.concluded = True
+        value = None if result is None else result.result
+        self._end(lambda session: store.finish(session, self._task.id, status, result=value, error=error))
+
+    def _end(self, change: Callable[[Session], None]) -> None:
+        def write() -> None:
+            self._write_news()
+            with self._services.db.write() as session:
+                if session.get_one(Task, self._task.id, with_for_update=True).status == store.RUNNING:
+                    change(session)
+            self.concluded = True
+
+        patiently(write, self._services.stopping)
 
     def _record(self, news: Sequence[Event]) -> None:
-        lines = [(item.level, item.message) for item in news if isinstance(item, LogLine)]
-        reports = [item for item in news if isinstance(item, Progress)]
+        late = bool(self._unwritten)
+        self._unwritten.extend(news)
+        try:
+            self._write_news()
+        except OperationalError as error:
+            # No reason to end the run: they are written with the next ones, at the latest with its end.
+            if not late:
+                logger.warning("Unable to write now what %s says: %s", self._task.id, error.orig)
+
+    def _write_news(self) -> None:
+        if not self._unwritten:
+            return
+        lines = [(item.level, item.message) for item in self._unwritten if isinstance(item, LogLine)]
+        reports = [item for item in self._unwritten if isinstance(item, Progress)]
         with self._services.db.write() as session:
             store.log(session, self._task.id, lines)
             if reports:
                 # Only what is newest counts, but no percentage is lost to a later line without one.
                 percents = [report.percent for report in reports if report.percent is not None]
                 store.progress(session, self._task.id, max(percents, default=None), reports[-1].message)
+        self._unwritten.clear()
