@@ -32,6 +32,8 @@ FAMILIES: tuple[Family, ...] = (
     clusters.family,
     health.health,
 )
+# A request that waits for SQLite's lock holds up all others of its worker.
+BUSY_SECONDS = 2
 OPENAPI = "openapi_file"
 SECURITY: dict[str, SecurityScheme | dict[str, Any]] = {
     "session": {"type": "apiKey", "in": "cookie", "name": "session"},
@@ -45,7 +47,7 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
     Without settings they come from the environment. Raises SettingsError.
     """
     settings = settings or load_settings()
-    services = Services.build(settings)
+    services = Services.build(settings, busy_seconds=BUSY_SECONDS)
     app = OpenAPI(
         __name__,
         info=Info(title="PVE Fleet", version=VERSION),
@@ -93,7 +95,11 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         forms=frozenset(endpoint for family in FAMILIES for endpoint in family.forms),
         without_login=frozenset(clusters.family.permissions if settings.clusters_api_auth == "none" else ()),
     )
-    idempotency.install(app, keys.derive("idempotency")[0])
+    idempotency.install(
+        app,
+        keys.derive("idempotency")[0],
+        never_kept=frozenset({*auth.sessions.permissions, *auth.tokens.permissions}),  # their answers hold tokens
+    )
     limiter.init_app(app)
     undeclared = sorted(set(app.view_functions) - set(permissions))
     if undeclared:

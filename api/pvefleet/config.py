@@ -5,7 +5,9 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -18,6 +20,8 @@ from pydantic.networks import IPvAnyNetwork
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 PREFIX = "PVEFLEET_"
+# What the collection reads for itself, also in the service's own runs.
+_OF_THE_COLLECTION = re.compile("API_.*|CA_PATH|CLUSTER|REGISTRY|REPORT|RUN|TLS_FINGERPRINT|VALIDATE_CERTS")
 
 
 class SettingsError(ValueError):
@@ -104,7 +108,7 @@ class Settings(BaseSettings):
     observe_interval: float = Field(
         default=5.0, ge=0.2, le=3600, description="Seconds between two looks at each cluster's inventory."
     )
-    templates: dict[str, int] = Field(
+    templates: Annotated[dict[str, int], NoDecode] = Field(
         default_factory=dict,
         description='Template vmid for each server role, as JSON: {"web": 9000, "default": 9001}.',
     )
@@ -133,6 +137,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: Any) -> Any:
         return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+    @field_validator("templates", mode="before")
+    @classmethod
+    def _read_json(cls, value: Any) -> Any:
+        try:
+            return json.loads(value) if isinstance(value, str) else value
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"Not JSON: {error}") from None
 
     @model_validator(mode="after")
     def _no_open_door(self) -> Self:
@@ -172,6 +184,17 @@ def load_settings(**overrides: Any) -> Settings:
         return Settings(**given)
     except ValidationError as error:
         raise SettingsError("\n".join(_problem(item["loc"], item["msg"]) for item in error.errors())) from None
+
+
+def unknown_variables() -> list[str]:
+    """The names of variables in the environment that look like settings and are none: misspelled ones."""
+    return sorted(
+        name
+        for name in os.environ
+        if name.upper().startswith(PREFIX)
+        and name[len(PREFIX) :].lower() not in Settings.model_fields
+        and not _OF_THE_COLLECTION.fullmatch(name[len(PREFIX) :])
+    )
 
 
 def environment(settings: Settings) -> dict[str, str]:

@@ -2,18 +2,19 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Idempotency-Key: the same request again gets the same answer, and is carried out once.
 
-Only successes are kept. A refusal changed nothing, so the key is free again.
+Only successes are kept. A refusal changed nothing, so the key is free again. Answers that hold tokens are never kept.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
+import logging
 from datetime import timedelta
 
 from flask import Flask, Response, g, request
 from sqlalchemy import delete, update
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session
 
 from pvefleet.access.guard import SAFE_METHODS
@@ -23,6 +24,8 @@ from pvefleet.db.models import IdempotentAnswer
 from pvefleet.errors import ApiError, InvalidFields, Kind, Problem
 from pvefleet.services import services
 
+logger = logging.getLogger(__name__)
+
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotent-Replayed"
 # A reservation without an answer for so long is one of a process that died.
@@ -30,15 +33,15 @@ ABANDONED = timedelta(seconds=60)
 KEPT = timedelta(hours=24)
 
 
-def install(app: Flask, digest_key: bytes) -> None:
+def install(app: Flask, digest_key: bytes, never_kept: frozenset[str]) -> None:
     """To be called after guard.install: keys belong to users. digest_key: bodies can hold passwords, so that their
-    plain digest would be one to guess them by."""
+    plain digest would be one to guess them by. never_kept: endpoints that pay no heed to the header."""
 
     def reserve() -> Response | None:
         g.reserved_key = None
         user: CurrentUser | None = g.get("user")
         key = request.headers.get(HEADER)
-        if key is None or user is None or request.method in SAFE_METHODS:
+        if key is None or user is None or request.method in SAFE_METHODS or request.endpoint in never_kept:
             return None
         if not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
             raise InvalidFields(Problem(HEADER, "field.idempotency_key"))
@@ -58,8 +61,11 @@ def install(app: Flask, digest_key: bytes) -> None:
     def keep(response: Response) -> Response:
         if (reserved := g.get("reserved_key")) is not None:
             user_id, key = reserved
-            with services().db.write() as session:
-                _conclude(session, user_id, key, response)
+            try:
+                with services().db.write() as session:
+                    _conclude(session, user_id, key, response)
+            except OperationalError as error:  # as if this process had died: what was done is done, and said
+                logger.warning("Unable to keep the answer for %s: %s", HEADER, error.orig)
         return response
 
     app.before_request(reserve)

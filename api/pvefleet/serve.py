@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import secrets
 import socket
@@ -15,11 +16,13 @@ import click
 from sqlalchemy import exists, select
 
 from pvefleet.access.users import create_user
-from pvefleet.config import Settings, environment
+from pvefleet.config import Settings, environment, unknown_variables
 from pvefleet.db.models import User
 from pvefleet.logs import configure
 from pvefleet.services import Services, prepare_home
 from pvefleet.supervisor import Child, supervise
+
+logger = logging.getLogger(__name__)
 
 ADMIN = "admin"
 BACKLOG = 2048
@@ -32,6 +35,8 @@ class ServeError(Exception):
 def serve(settings: Settings) -> None:
     """Returns after SIGTERM or SIGINT. Raises ServeError, SettingsError."""
     configure(settings)
+    for name in unknown_variables():
+        logger.warning("%s is set, but there is no such setting: see pvefleet settings", name)
     with listen(settings.host, settings.port) as listener, only_one(settings):
         services = Services.build(settings)
         services.db.migrate()

@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import threading
 from dataclasses import dataclass
 from typing import cast
@@ -16,7 +18,7 @@ from pvefleet import clusters
 from pvefleet.access.tokens import Tokens
 from pvefleet.access.vault import Vault, load_keys
 from pvefleet.config import Settings, SettingsError
-from pvefleet.db import Database
+from pvefleet.db import SQLITE_BUSY_SECONDS, Database
 from pvefleet.db.models import Cluster
 from pvefleet.messages import Catalogue
 from pvefleet.tasks.streams import Broadcaster
@@ -35,14 +37,14 @@ class Services:
     broadcaster: Broadcaster
 
     @classmethod
-    def build(cls, settings: Settings) -> Services:
-        """Opens the database (see Database.migrate) and reads the keys, which are made when there are none.
+    def build(cls, settings: Settings, busy_seconds: int = SQLITE_BUSY_SECONDS) -> Services:
+        """Opens the database (see Database) and reads the keys, which are made when there are none.
 
         Raises SettingsError when home or the keys cannot be used.
         """
         prepare_home(settings)
         keys = load_keys(settings)
-        db, stopping = open_database(settings), threading.Event()
+        db, stopping = open_database(settings, busy_seconds), threading.Event()
         return cls(
             settings=settings,
             db=db,
@@ -59,17 +61,24 @@ class Services:
 
 
 def prepare_home(settings: Settings) -> None:
-    """Makes the home directory, for its owner alone. Raises SettingsError."""
+    """Makes the home directory, for its owner alone, as is every file that this process makes from now on.
+
+    Raises SettingsError, also for a directory that was there and that others can enter: it may be theirs too.
+    """
+    os.umask(0o077)
     try:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        mode = stat.S_IMODE(settings.home.stat().st_mode)
     except OSError as error:
         raise SettingsError(f"Unable to make the directory {settings.home}: {error.strerror}") from None
+    if mode & 0o007:
+        raise SettingsError(f"{settings.home} is open to every user of this machine: chmod 700 {settings.home}")
 
 
-def open_database(settings: Settings) -> Database:
+def open_database(settings: Settings, busy_seconds: int = SQLITE_BUSY_SECONDS) -> Database:
     """Raises SettingsError for a URL that is none, or needs a package that is missing."""
     try:
-        return Database(settings.effective_database_url)
+        return Database(settings.effective_database_url, busy_seconds)
     except (ArgumentError, ImportError) as error:
         raise SettingsError(f"Unable to use PVEFLEET_DATABASE_URL: {error}") from None
 

@@ -4,12 +4,16 @@
 
 from __future__ import annotations
 
+import re
+from typing import Any
+
 from pydantic import ValidationError
 
 from pvefleet.errors import InvalidFields, Problem
 
 # More of them tell nobody anything new.
 MOST = 20
+_UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def invalid(error: ValidationError) -> InvalidFields:
@@ -20,6 +24,20 @@ def invalid(error: ValidationError) -> InvalidFields:
         fields = {**item.get("ctx", {}), "reason": item["msg"]}
         problems.append(Problem(path, f"field.{item['type']}", fields, f"label.{error.title}.{path}"))
     return InvalidFields(*problems)
+
+
+def refuse_unwritable(value: Any, *location: int | str) -> None:
+    """Raises InvalidFields for a text in a JSON value that not every database, file and process can take: one with a
+    NUL character or half of a surrogate pair. RecursionError for a value that is nested too deeply."""
+    if isinstance(value, str) and _UNWRITABLE.search(value):
+        raise InvalidFields(Problem(_path(location), "field.refused", {"why": "it has control characters"}))
+    if isinstance(value, dict):
+        for name, item in value.items():
+            refuse_unwritable(name, *location, name)
+            refuse_unwritable(item, *location, name)
+    elif isinstance(value, list):
+        for index, item in enumerate(value):
+            refuse_unwritable(item, *location, index)
 
 
 def _path(location: tuple[int | str, ...]) -> str:

@@ -10,12 +10,20 @@ from typing import Any
 
 from flask import Flask, Request, Response, jsonify
 from flask_limiter.errors import RateLimitExceeded
+from gunicorn.http.errors import (  # type: ignore[import-untyped]
+    ChunkMissingTerminator,
+    InvalidChunkExtension,
+    InvalidChunkSize,
+    NoMoreData,
+)
+from sqlalchemy.exc import OperationalError
 from werkzeug.exceptions import HTTPException, InternalServerError
 
 from pvefleet import language
 from pvefleet.access.vault import VaultError
 from pvefleet.errors import ApiError, InvalidFields, Kind, Problem
 from pvefleet.services import services
+from pvefleet.validation import refuse_unwritable
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +48,7 @@ class JsonRequest(Request):
             raise ApiError(Kind.UNSUPPORTED_MEDIA_TYPE, "json_expected")
         try:
             value = super().get_json(force=True, silent=False, cache=cache)
+            refuse_unwritable(value)
         except RecursionError:
             raise ApiError(Kind.VALIDATION_ERROR, "json_broken") from None
         if not isinstance(value, dict):
@@ -55,6 +64,9 @@ def install(app: Flask) -> None:
     app.register_error_handler(ApiError, _api_error)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(VaultError, _vault_error)
+    app.register_error_handler(OperationalError, _database_error)
+    for broken_body in (ChunkMissingTerminator, InvalidChunkExtension, InvalidChunkSize, NoMoreData):
+        app.register_error_handler(broken_body, _broken_body)
     app.after_request(_headers)
 
 
@@ -86,6 +98,18 @@ def _api_error(error: ApiError) -> Response:
 def _vault_error(error: VaultError) -> Response:
     logger.error("%s", error)
     return render(ApiError(Kind.INTERNAL_ERROR, "credentials_unreadable"))
+
+
+def _database_error(error: OperationalError) -> Response:
+    """Locked for too long, full or gone: nothing was written."""
+    logger.error("Unable to use the database: %s", error.orig)
+    return render(ApiError(Kind.SERVICE_UNAVAILABLE, "database_unreachable", headers={"Retry-After": "2"}))
+
+
+def _broken_body(_error: Exception) -> Response:
+    response = render(ApiError(Kind.VALIDATION_ERROR, "bad_request"))
+    response.headers["Connection"] = "close"  # nobody knows where the next request begins
+    return response
 
 
 def _http_error(error: HTTPException) -> Response | HTTPException:

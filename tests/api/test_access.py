@@ -138,6 +138,11 @@ def test_the_key_file(tmp_path: Path) -> None:
         settings.key_file.write_text(broken)
         with pytest.raises(SettingsError, match="must hold Fernet keys"):
             load_keys(settings)
+    # whose file is this? Nobody should make it unreadable for others
+    settings.key_file.write_bytes(b"root:x:0:0\n\xff\n")
+    settings.key_file.chmod(0o644)
+    with pytest.raises(SettingsError, match="must hold Fernet keys"):
+        load_keys(settings)
 
 
 def test_a_new_key_before_the_old_one_keeps_sessions_and_credentials(
@@ -256,7 +261,16 @@ def test_the_allow_list(make_app: Callable[..., Flask], lab_server: Lab) -> None
 
 @pytest.mark.parametrize(
     ("address", "counted"),
-    [("192.0.2.7", "192.0.2.7"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"), ("::1", "::/64")],
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::1", "::/64"),
+        ("198.51.100.7:5678", "198.51.100.7"),
+        ("[2001:db8::1]:80", "2001:db8::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("unknown", "unknown"),
+        ("_hidden", "_hidden"),
+    ],
 )
 def test_clients_are_told_apart_by_what_they_cannot_choose(app: Flask, address: str, counted: str) -> None:
     with app.test_request_context(environ_base={"REMOTE_ADDR": address}):

@@ -130,6 +130,7 @@ def test_answers_are_not_held_back() -> None:
         ({"PVEFLEET_DATABASE_URL": "sqlite:////nonexistent/x.db"}, "Unable to open the database: "),
         ({"PVEFLEET_SECRET_KEY": "nonsense"}, "PVEFLEET_SECRET_KEY must hold Fernet keys"),
         ({"PVEFLEET_ADMIN_PASSWORD": "short"}, "A password has 8 to 1024 characters"),
+        ({"PVEFLEET_TEMPLATES": "{x"}, "PVEFLEET_TEMPLATES: Not JSON: "),
         ({"PVEFLEET_HOME": "/proc/nowhere"}, "Unable to make the directory /proc/nowhere: "),
     ],
 )
@@ -138,6 +139,21 @@ def test_what_cannot_be_served_is_told(tmp_path: Path, environment: dict[str, st
     assert refused.returncode == 1
     assert refused.stderr.startswith(f"Error: {sentence}")
     assert "Traceback" not in refused.stderr
+
+
+def test_nothing_in_the_home_is_for_others(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o755)
+    refused = run("serve", "--port", "0", "--home", str(home))
+    assert refused.stderr == f"Error: {home} is open to every user of this machine: chmod 700 {home}\n"
+    assert list(home.iterdir()) == []
+    home.chmod(0o750)  # a group that was let in sees names, and no more
+    with Served(home, PVEFLEET_MAX_RUN="2") as running:
+        running.login()
+        until(lambda: (home / "engine.lock").exists())
+        assert {path.name for path in home.iterdir() if path.stat().st_mode & 0o077} == set()
+        assert "PVEFLEET_MAX_RUN is set, but there is no such setting" in running.log.read_text()
 
 
 def test_the_admin_is_made_once(tmp_path: Path) -> None:

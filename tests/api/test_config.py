@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from pvefleet import settings_page
-from pvefleet.config import Settings, SettingsError, environment, is_loopback, load_settings
+from pvefleet.config import Settings, SettingsError, environment, is_loopback, load_settings, unknown_variables
 
 
 def test_the_environment_and_what_comes_before_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -39,6 +39,7 @@ def test_the_environment_and_what_comes_before_it(monkeypatch: pytest.MonkeyPatc
         ("ALLOWED_NETWORKS", "10.0.0.0/99"),
         ("CLUSTERS_API_AUTH", "maybe"),
         ("TEMPLATES", '{"web": "x"}'),
+        ("TEMPLATES", "{x"),
         ("SESSION_LIFETIME", "soon"),
     ],
 )
@@ -46,6 +47,12 @@ def test_a_setting_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv(f"PVEFLEET_{name}", value)
     with pytest.raises(SettingsError, match=f"^PVEFLEET_{name}: "):
         load_settings()
+
+
+def test_variables_that_are_no_settings_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("MAX_RUN", "MAX_RUNS", "API_HOST", "CLUSTER", "REGISTRY", "REPORT", "RUN", "CA_PATH", "CLUSTERS"):
+        monkeypatch.setenv(f"PVEFLEET_{name}", "4")
+    assert unknown_variables() == ["PVEFLEET_CLUSTERS", "PVEFLEET_MAX_RUN"]
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.9.9.9", "::1", "localhost", "[::1]"])

@@ -28,6 +28,7 @@ URL = "/api/v1/clusters"
         {"Origin": "http://localhost.evil.example.com"},
         {"Referer": "https://evil.example.com/http://localhost/"},
         {"Referer": "https://evil.example.com"},
+        {"Referer": "http://["},
     ],
 )
 def test_foreign_writes_are_refused(admin: FlaskClient, headers: dict[str, str]) -> None:

@@ -9,6 +9,7 @@ import json
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from pvefleet.db.models import IdempotentAnswer
 from pvefleet.services import Services
 from sqlalchemy import select
 
-from tests.api.served import Served
+from tests.api.served import PASSWORD, Served
 from tests.api.test_clusters import URL, body
 from tests.lab import Lab
 
@@ -101,6 +102,18 @@ def test_answers_are_forgotten_after_a_day(admin: FlaskClient, services: Service
     assert admin.post(URL, json=body(lab_server), headers=KEY).status_code == 409, (
         "carried out again: the name is taken"
     )
+
+
+def test_tokens_are_not_kept(admin: FlaskClient, tmp_path: Path) -> None:
+    given = {"username": "admin", "password": PASSWORD}
+    first = admin.post("/api/v1/auth/login", json=given, headers=KEY).get_json()
+    renewed = {"refreshToken": first["refreshToken"]}
+    second = admin.post("/api/v1/auth/refresh", json=renewed, headers=KEY).get_json()
+    written = b"".join(file.read_bytes() for file in (tmp_path / "home").glob("pvefleet.db*"))
+    for answer in (first, second):
+        for secret in (answer["token"], answer["refreshToken"]):
+            assert secret.encode() not in written
+    assert b"argon2" in written, "this is where it would be"
 
 
 def test_no_password_can_be_guessed_from_what_is_kept(admin: FlaskClient, services: Services, lab_server: Lab) -> None:

@@ -314,6 +314,8 @@ def test_everything_that_can_be_asked_for_becomes_a_variable(
         ({"tags": ["a;b"]}, "tags.0"),
         ({"disks": [{"size": 0}]}, "disks.0.size"),
         ({"disks": [{"size": "50X"}]}, "disks.0.size"),
+        ({"disks": [{"size": 10**400}]}, "disks.0.size"),
+        ({"disks": [{"size": -(10**400)}]}, "disks.0.size"),
         ({"disks": [{"size": True}]}, "disks.0.size"),
         ({"disks": [{"size": 1, "interface": "scsi31"}]}, "disks.0.interface"),
         ({"disks": [{"size": 1, "interface": "virtio0", "disk_type": "ssd"}]}, "disks.0"),
@@ -424,6 +426,28 @@ def test_the_same_key_is_one_task_even_when_its_answer_was_lost(
     assert (when_it_is_there.status_code, when_it_is_there.json["task_id"]) == (202, first.json["task_id"])
     assert admin.post(URL, json={**DOCUMENTED, "cpu": 1}, headers=key).status_code == 422
     assert len(tasks(services)) == 1
+
+
+def test_a_key_is_free_again_after_a_day(admin: FlaskClient, services: Services, cluster: str) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    start = admin.post(f"{URL}/web-server-01/start", headers=key)
+    finish(services, start.json["task_id"])
+    with services.db.write() as session:
+        session.execute(delete(IdempotentAnswer))
+    for other in ("web-server-01/stop", "web-server-02/start"):
+        assert admin.post(f"{URL}/{other}", headers=key).status_code == 422, other
+    with services.db.write() as session:
+        session.get_one(Task, start.json["task_id"]).created_at -= timedelta(hours=25)
+    stop = admin.post(f"{URL}/web-server-01/stop", headers=key)
+    assert stop.status_code == 202
+    assert stop.json["task_id"] != start.json["task_id"]
+    assert task_of(services, stop.json["task_id"]).operation == "stop_server"
+
+
+def test_without_a_cluster_there_are_no_servers(admin: FlaskClient) -> None:
+    listed = admin.get(URL)
+    assert (listed.status_code, listed.json["servers"], listed.json["total"]) == (200, {}, 0)
+    assert admin.post(URL, json=DOCUMENTED).status_code == 400
 
 
 def test_the_power_calls_and_their_options(admin: FlaskClient, services: Services, cluster: str) -> None:

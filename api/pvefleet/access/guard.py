@@ -112,7 +112,10 @@ def refuse_foreign_pages(request: Request, *, form_allowed: bool) -> None:
 def _origin_of(url: str | None) -> str | None:
     if not url:
         return None
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "null"  # as browsers call an origin that is nobody's
     return f"{parts.scheme}://{parts.netloc}"
 
 

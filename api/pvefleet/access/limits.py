@@ -13,8 +13,19 @@ from pvefleet.services import services
 
 
 def client_address() -> str:
-    """The client's address; of IPv6 the /64, which is what one host gets to choose from."""
-    address = ipaddress.ip_address(request.remote_addr or "0.0.0.0")  # noqa: S104 - nothing listens here
+    """The client's address; of IPv6 the /64, which is what one host gets to choose from.
+
+    Proxies may add a port, or send a word such as `unknown` instead, which then counts as one client.
+    """
+    text = request.remote_addr or "unknown"
+    if text.startswith("["):
+        bare = text[1:].partition("]")[0]
+    else:
+        bare = text.partition(":")[0] if text.count(":") == 1 else text
+    try:
+        address = ipaddress.ip_address(bare.partition("%")[0])
+    except ValueError:
+        return text
     if address.version == 6:
         return str(ipaddress.ip_network((address, 64), strict=False))
     return str(address)

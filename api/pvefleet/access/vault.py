@@ -67,22 +67,24 @@ def load_keys(settings: Settings) -> Keys:
     lines = [line.strip() for line in text.splitlines()]
     keys = [line.encode() for line in lines if line and not line.startswith("#")]
     try:
-        if keys:
-            return Keys(keys)
+        usable = Keys(keys) if keys else None
     except ValueError:
-        pass
-    raise SettingsError(
-        f"{source} must hold Fernet keys (32 bytes in URL-safe base64), newest first: it has none or a broken one"
-    )
+        usable = None
+    if usable is None:
+        raise SettingsError(
+            f"{source} must hold Fernet keys (32 bytes in URL-safe base64), newest first: it has none or a broken one"
+        )
+    # only now: of a file that holds no keys nobody should change the mode
+    if settings.secret_key is None and settings.key_file.stat().st_mode & 0o007:
+        raise SettingsError(f"{source} is open to every user of this machine: chmod 600 {source}")
+    return usable
 
 
 def _read_or_make(path: Path) -> str:
     try:
         with contextlib.suppress(FileExistsError):
             _make(path)
-        if path.stat().st_mode & 0o007:
-            raise SettingsError(f"{path} is open to every user of this machine: chmod 600 {path}")
-        return path.read_text()
+        return path.read_text(errors="replace")
     except OSError as error:
         raise SettingsError(f"Unable to read the keys in {path}: {error.strerror}") from None
 

@@ -11,10 +11,12 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import SpecError
 from flask import Response
 from pydantic import BaseModel
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
 from pvefleet import clusters, dialects, idempotency, inventory, operations, sse
 from pvefleet.access.guard import current_user
+from pvefleet.db import now
 from pvefleet.db.models import Cluster, Event, Guest, Task
 from pvefleet.errors import ApiError, InvalidFields, Kind, Problem
 from pvefleet.families import Family
@@ -55,8 +57,10 @@ STATES = {
 def list_servers(query: ServerList) -> Response:
     """A map by name. Servers of one cluster that share a name are listed as `name (vmid)`."""
     with services().db.read() as session:
-        cluster = clusters.choose(session, query.cluster)
-        found = inventory.servers(session, cluster.id)
+        if query.cluster is None and session.scalar(select(~exists().select_from(Cluster))):
+            found = {}
+        else:
+            found = inventory.servers(session, clusters.choose(session, query.cluster).id)
     shown = {key: _view(found[key]) for key in query.part(list(found))}
     return family.answer({"servers": shown, "page": query.page, "per_page": query.per_page, "total": len(found)})
 
@@ -77,7 +81,7 @@ def create_server(query: WhichCluster, body: CreateServer) -> Response:
     """Clone a template and make a server of it: hardware, disks, network devices, cloud-init."""
     _know_template(query, body)
     with services().db.write() as session:
-        if (earlier := _same_request(session)) is not None:
+        if (earlier := _same_request(session, "create_server", body.name)) is not None:
             return _accepted(session, earlier)
         cluster = clusters.choose(session, query.cluster)
         _refuse_taken(session, cluster, body.name)
@@ -150,7 +154,7 @@ def stream_servers(query: WhichCluster) -> Response:
 
 def _work_on(name: str, which: WhichCluster, operation: str, body: BaseModel | None) -> Response:
     with services().db.write() as session:
-        if (earlier := _same_request(session)) is not None:
+        if (earlier := _same_request(session, operation, name)) is not None:
             return _accepted(session, earlier)
         cluster = clusters.choose(session, which.cluster)
         guest = _find(session, cluster, name)
@@ -205,10 +209,23 @@ def _about(seconds: float | None) -> str | None:
     return text("about_minutes", count=round(seconds / 60))
 
 
-def _same_request(session: Session) -> Task | None:
-    """The task that this request made when it came before, and its process died before it could answer."""
+def _same_request(session: Session, operation: str, name: str) -> Task | None:
+    """The task that this request made when it came before, and its process died before it could answer.
+
+    A task outlives its key, which is free for another request then. Raises ApiError when it does something else.
+    """
     key = idempotency.current_key()
-    return None if key is None else store.find_by_key(session, current_user().id, key)
+    task = None if key is None else store.find_by_key(session, current_user().id, key)
+    if task is None:
+        return None
+    if task.created_at < now() - idempotency.KEPT:
+        task.idempotency_key = None
+        session.flush()
+        return None
+    # "name (vmid)" is how a request names one of several servers
+    if task.operation != operation or task.target not in (name, name.rpartition(" (")[0]):
+        raise ApiError(Kind.IDEMPOTENCY_MISMATCH, "idempotency_mismatch")
+    return task
 
 
 def _find(session: Session, cluster: Cluster, name: str) -> Guest:

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import ipaddress
-import math
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, Self
 
@@ -48,7 +47,9 @@ def _size(value: Any) -> str:
     """A number is GiB; `50G`, `512M`, `1.5T` as PVE writes them. Gives the latter."""
     if isinstance(value, str) and len(value) <= 20:
         text = value if value[-1:].isalpha() else f"{value}G"
-    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        if not 0 < value <= LARGEST_GIB:  # nor infinite, nor NaN, nor of thousands of digits
+            raise _refused(f"a size is more than 0 and at most {LARGEST_GIB} GiB")
         text = f"{value}G"
     else:
         raise _refused("a size is a number of GiB, or a text such as 50G")
