@@ -26,6 +26,7 @@ from pvefleet.operations import OPERATIONS, Operation
 from pvefleet.services import Services
 from pvefleet.tasks import store
 from sqlalchemy import select
+from sqlalchemy.event import listen
 
 
 def until(condition: Callable[[], Any], seconds: float = 40) -> Any:
@@ -162,9 +163,9 @@ def test_a_task_that_is_cancelled_during_a_shutdown_is_not_run_again(bench: Benc
 
 
 @contextlib.contextmanager
-def locked(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def locked(services: Services) -> Iterator[None]:
     """Somebody else holds the database's write lock, and whoever wants it is refused at once."""
-    monkeypatch.setattr("pvefleet.db.SQLITE_BUSY_SECONDS", 0)
+    listen(services.db.engine, "connect", lambda connection, _record: connection.execute("PRAGMA busy_timeout = 0"))
     services.db.dispose()  # connections that are open would wait
     with contextlib.closing(sqlite3.connect(services.settings.home / "pvefleet.db", isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
@@ -176,12 +177,12 @@ def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def test_a_database_that_is_locked_while_a_task_runs_costs_nothing(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     task_id = bench.submit("a")
     bench.switch_on()
     until(lambda: bench.waits(task_id))
-    with locked(bench.services, monkeypatch):
+    with locked(bench.services):
         bench.gate.touch()
         until(lambda: any("until it works" in line for line in complaints(caplog)))
         time.sleep(2)  # time for several attempts to write the end
@@ -197,22 +198,22 @@ def test_a_database_that_is_locked_while_a_task_runs_costs_nothing(
 
 
 def test_a_database_that_is_locked_when_a_task_is_taken_does_not_end_the_engine(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     task_id = bench.submit("a")
     bench.gate.touch()
-    with locked(bench.services, monkeypatch):
+    with locked(bench.services):
         bench.switch_on()
         until(lambda: complaints(caplog))
     task = bench.ended(task_id)
     assert (task.status, task.attempts) == ("completed", 1)
 
 
-def test_a_service_ends_though_its_database_is_locked(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_ends_though_its_database_is_locked(bench: Bench) -> None:
     task_id = bench.submit("a")
     bench.switch_on()
     until(lambda: bench.waits(task_id))
-    with locked(bench.services, monkeypatch):
+    with locked(bench.services):
         bench.switch_off()
     assert processes.of_run(task_id) == []
     bench.gate.touch()
