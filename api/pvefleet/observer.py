@@ -25,11 +25,12 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import observe_guest
 from sqlalchemy import select
+from sqlalchemy.exc import OperationalError, StatementError
 from sqlalchemy.orm import Session
 
 from pvefleet import clusters, inventory, snapshot
 from pvefleet.access.vault import VaultError
-from pvefleet.db import now
+from pvefleet.db import now, patiently
 from pvefleet.db.models import Cluster, Guest, Task
 from pvefleet.engine.base import Outcome
 from pvefleet.schemas.common import rfc3339
@@ -45,6 +46,10 @@ MOST_READS = 100
 PARALLEL_READS = 4
 # For how long a failing call is repeated: the next look comes soon anyway.
 RETRY_SECONDS = 2.0
+# How long a cluster is left alone whose answers are none that we understand.
+ODD_SECONDS = 30.0
+# What an answer of another shape than PVE's leads to, at the latest when it is written to the database.
+_ODD = (LookupError, TypeError, ValueError, AttributeError, StatementError)
 
 
 class Observer:
@@ -58,37 +63,45 @@ class Observer:
         watchers: dict[str, _Watcher] = {}
         stopping = self._services.stopping
         while not stopping.is_set():
-            with self._services.db.read() as session:
-                registered = {cluster.id: cluster for cluster in session.scalars(select(Cluster))}
-            for cluster_id, watcher in list(watchers.items()):
-                known = registered.get(cluster_id)
-                if known is None or not watcher.watches(known) or not watcher.is_alive():
-                    watcher.ended.set()
-                    del watchers[cluster_id]
-            for cluster_id, cluster in registered.items():
-                if cluster_id not in watchers:
-                    watchers[cluster_id] = _Watcher(self._services, cluster)
-                    watchers[cluster_id].start()
+            patiently(lambda: self._follow(watchers), stopping)
             stopping.wait(1.0)
         for watcher in watchers.values():
             watcher.ended.set()
 
+    def _follow(self, watchers: dict[str, _Watcher]) -> None:
+        with self._services.db.read() as session:
+            registered = {cluster.id: cluster for cluster in session.scalars(select(Cluster))}
+        for cluster_id, watcher in list(watchers.items()):
+            known = registered.get(cluster_id)
+            if known is None or not watcher.watches(known) or not watcher.is_alive():
+                watcher.ended.set()
+                del watchers[cluster_id]
+        for cluster_id, cluster in registered.items():
+            if cluster_id not in watchers:
+                watchers[cluster_id] = _Watcher(self._services, cluster)
+                watchers[cluster_id].start()
+
     def touched(self, task: Task, outcome: Outcome) -> None:
-        """Read the truth about what the task has worked on, so that the snapshot shows it before the task is final."""
+        """Read the truth about what the task has worked on, so that the snapshot shows it before the task is final.
+
+        Raises OperationalError.
+        """
         if task.cluster_id is None:
             return
         with self._services.db.read() as session:
             cluster = session.get(Cluster, task.cluster_id)
         if cluster is None:
             return
-        server = (outcome.result or {}).get("server") or {}
-        vmid = server.get("vmid") or task.parameters.get("server_vmid")
         try:
+            server = (outcome.result or {}).get("server") or {}
+            vmid = server.get("vmid") or task.parameters.get("server_vmid")
             client = _client(self._services.connection(cluster))
             _Look(self._services, cluster, client).at_guests([int(vmid)] if vmid else [])
             client.close()
-        except (PveError, VaultError) as error:
-            logger.warning("Unable to look at cluster %s after %s: %s", cluster.name, task.id, error)
+        except OperationalError:
+            raise
+        except (PveError, VaultError, *_ODD) as error:
+            logger.warning("Unable to look at cluster %s after %s: %s", cluster.name, task.id, _reason(error))
 
 
 def list_now(services: Services, cluster: Cluster) -> None:
@@ -117,6 +130,7 @@ class _Watcher(threading.Thread):
         self._services = services
         self._cluster = cluster
         self._measured = float("-inf")
+        self._trouble: str | None = None
         self.ended = threading.Event()
 
     def watches(self, cluster: Cluster) -> bool:
@@ -136,23 +150,33 @@ class _Watcher(threading.Thread):
             logger.error("Unable to watch cluster %s: %s", self._cluster.name, error)
             self.ended.wait(MEASURE_SECONDS)
             return
-        trouble = False
         while not self.ended.is_set():
             started = time.monotonic()
+            pause = self._services.settings.observe_interval
             try:
-                _Look(self._services, self._cluster, client).at_all()
-                if trouble:
-                    logger.info("Cluster %s answers again", self._cluster.name)
+                trouble = self._look(client)
+                if (trouble is None) != (self._trouble is None):
                     self._measured = float("-inf")
-                trouble = False
-            except PveError as error:
-                if not trouble:
-                    logger.warning("Unable to look at cluster %s: %s", self._cluster.name, error)
-                    self._measured = float("-inf")
-                trouble = True
-            self._measure(connection)
-            self.ended.wait(max(started + self._services.settings.observe_interval - time.monotonic(), 0.1))
+                self._measure(connection)
+            except _ODD as error:
+                trouble = _reason(error)
+                if not isinstance(error, OperationalError):
+                    pause = ODD_SECONDS
+            if trouble is not None and self._trouble is None:
+                logger.warning("Unable to look at cluster %s: %s", self._cluster.name, trouble)
+            elif trouble is None and self._trouble is not None:
+                logger.info("Cluster %s answers again", self._cluster.name)
+            self._trouble = trouble
+            self.ended.wait(max(started + pause - time.monotonic(), 0.1))
         client.close()
+
+    def _look(self, client: PveClient) -> str | None:
+        """Why the cluster did not answer."""
+        try:
+            _Look(self._services, self._cluster, client).at_all()
+        except PveError as error:
+            return str(error)
+        return None
 
     def _measure(self, connection: Connection) -> None:
         if time.monotonic() < self._measured + MEASURE_SECONDS or self.ended.is_set():
@@ -213,9 +237,9 @@ class _Look:
                 return Found(asked, observe_guest(self._client, rows[vmid]["node"], vmid))
             except PveNotFound:
                 return Found(asked, None)
-            except (PveError, ValueError) as error:
-                # ValueError: its configuration is none that we understand. That must not hide the others.
-                logger.info("Unable to look at guest %d of cluster %s: %s", vmid, self._cluster.name, error)
+            except (PveError, *_ODD) as error:
+                # _ODD: its configuration is none that we understand. That must not hide the others.
+                logger.info("Unable to look at guest %d of cluster %s: %s", vmid, self._cluster.name, _reason(error))
                 return None
 
         if not vmids:
@@ -286,6 +310,16 @@ class _Look:
             return None
         shown = inventory.view(guest)
         return {**shown, "created_at": rfc3339(shown["created_at"]), "node": guest.node}
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, PveError | VaultError):
+        return str(error)
+    if isinstance(error, OperationalError):
+        return f"the database says: {error.orig}"
+    # The statement of a StatementError would only hide what is wrong with its value.
+    cause = error.orig if isinstance(error, StatementError) else error
+    return f"unexpected answer ({type(cause).__name__}: {cause})"
 
 
 def _client(connection: Connection) -> PveClient:

@@ -22,7 +22,7 @@ from pvefleet.engine.base import End, Outcome
 from pvefleet.observer import MOST_READS, Observer, list_now, look_now
 from pvefleet.services import Services
 from pvefleet.snapshot import LAG, ROTATION, Found, State, next_state, row_of, to_read
-from sqlalchemy import select
+from sqlalchemy import select, text
 
 from tests.api.test_servers import add_cluster
 from tests.conftest import TIME_SCALE
@@ -352,3 +352,48 @@ def test_an_odd_configuration_does_not_hide_the_list(
     shown = inventory.full_view(guest(detail=detail(config={"name": "web-01", **config})))
     assert shown["memory"] == memory
     assert shown["created_at"].isoformat() == (created or NOON.isoformat())
+
+
+@pytest.mark.lab(guests=2)
+def test_an_answer_that_nobody_understands_is_told_once_and_the_cluster_left_alone_for_a_while(
+    services: Services,
+    observer: Observer,
+    lab: Lab,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("pvefleet.observer.ODD_SECONDS", 1.0)
+    caplog.set_level("INFO", "pvefleet.observer")
+    cluster = register(services, lab)
+    until(lambda: len(known(services, cluster.id)) == 2)
+    (watcher,) = (thread for thread in threading.enumerate() if thread.name == "observer prod")
+    shown = lab.vm(next(iter(known(services, cluster.id).values()))["vmid"]).shown
+    lab.do(shown.update, {"vmid": None})
+    until(lambda: "unexpected answer" in caplog.text)
+    mark = len(lab.requests)
+    time.sleep(2.2)  # eleven looks without a pause
+    assert 1 <= lab.count_since(mark, "GET", "/cluster/resources") <= 3
+    lab.do(shown.pop, "vmid")
+    until(lambda: "Cluster prod answers again" in caplog.text)
+    assert caplog.text.count("Unable to look at cluster prod") == 1
+    assert watcher.is_alive()
+
+
+@pytest.mark.lab(guests=1)
+def test_an_odd_result_does_not_disturb_the_look_after_a_task(services: Services, lab: Lab) -> None:
+    cluster = register(services, lab)
+    task = Task(id="task-x", operation="stop_server", cluster_id=cluster.id, parameters={})
+    Observer(services).touched(task, Outcome(End.COMPLETED, {"server": "odd"}))
+
+
+def test_the_observer_outlives_an_error_of_the_database(
+    services: Services, lab: Lab, request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> None:
+    with services.db.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE clusters RENAME TO elsewhere"))
+    request.getfixturevalue("observer")
+    until(lambda: "Unable to use the database" in caplog.text)
+    with services.db.engine.begin() as connection:
+        connection.execute(text("ALTER TABLE elsewhere RENAME TO clusters"))
+    register(services, lab)
+    until(lambda: any(thread.name == "observer prod" for thread in threading.enumerate()))
