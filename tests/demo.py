@@ -86,11 +86,13 @@ def free_port(wanted: int, variable: str) -> int:
 @contextmanager
 def child(name: str, argv: list[str], log: Path, **environment: str) -> Iterator[subprocess.Popen[bytes]]:
     """A process in a session of its own (Ctrl-C reaches us alone, and we end it), all that it says in `log`."""
+    # Settings of another service, which this shell may hold, are none of the demo's.
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("PVEFLEET_")}
     with log.open("w") as output:
         process = subprocess.Popen(
             argv,
             cwd=CHECKOUT,
-            env={**os.environ, **environment},
+            env={**inherited, **environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,

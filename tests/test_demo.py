@@ -12,22 +12,26 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
 
 CHECKOUT = Path(__file__).resolve().parent.parent
-DEMO = [sys.executable, "-m", "tests.demo", "--port", "0", "--pve-port", "0", "--time-scale", "0.02"]
+PROGRAM = ("-m", "tests.demo")
+OPTIONS = ("--port", "0", "--pve-port", "0", "--time-scale", "0.02")
 
 
 @contextmanager
-def demo(*options: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def demo(
+    *options: str, program: Sequence[str] = PROGRAM, **environment: str
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A running demo, and the mark that all processes started by it have in their environment."""
     mark = uuid.uuid4().hex
     env = {**os.environ, "DEMO_MARK": mark, "COLUMNS": "200", "PYTHONUNBUFFERED": "1", **environment}
-    with subprocess.Popen([*DEMO, *options], cwd=CHECKOUT, env=env, stdout=subprocess.PIPE, text=True) as process:
+    argv = [sys.executable, *program, *OPTIONS, *options]
+    with subprocess.Popen(argv, cwd=CHECKOUT, env=env, stdout=subprocess.PIPE, text=True) as process:
         try:
             yield process, mark
         finally:
@@ -46,7 +50,7 @@ def marked(mark: str) -> list[psutil.Process]:
 
 
 def test_once_shows_a_servers_life_and_takes_everything_down() -> None:
-    with demo("--once") as (process, mark):
+    with demo("--once", PVEFLEET_TEMPLATES="not for the demo") as (process, mark):
         output, _unused = process.communicate(timeout=200)
         assert process.returncode == 0, output
         assert marked(mark) == []
@@ -101,10 +105,11 @@ def test_a_busy_port_is_one_sentence() -> None:
 
 
 def test_a_refused_step_is_a_sentence_and_everything_is_down() -> None:
-    with demo("--once", PVEFLEET_ALLOWED_NETWORKS="192.0.2.0/24") as (process, mark):
+    unwilling = "from tests import demo; demo.SERVER['cpu'] = 0; raise SystemExit(demo.main())"
+    with demo("--once", program=("-c", unwilling)) as (process, mark):
         output, _unused = process.communicate(timeout=100)
         assert process.returncode == 1
-        assert "Unable to register the cluster: 400 " in output
+        assert "Unable to create web-01: 400 " in output
         assert "Traceback" not in output
         assert marked(mark) == []
 

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from http import HTTPStatus
 from typing import Any
 
@@ -17,7 +18,7 @@ from gunicorn.http.errors import (  # type: ignore[import-untyped]
     NoMoreData,
 )
 from sqlalchemy.exc import OperationalError
-from werkzeug.exceptions import HTTPException, InternalServerError
+from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntityTooLarge
 
 from pvefleet import language
 from pvefleet.access.vault import VaultError
@@ -42,8 +43,12 @@ class JsonRequest(Request):
     """A body is a JSON object or nothing: flask-openapi3 asks for it silently, and would take a wrong one for none."""
 
     def get_json(self, force: bool = False, silent: bool = False, cache: bool = True) -> Any:
-        if not self.get_data(cache=True):
+        body = self.get_data(cache=True)
+        if not body:
             return {}
+        # Werkzeug cuts a body that does not announce its length off at the limit
+        if self.content_length is None and len(body) >= (self.max_content_length or math.inf):
+            raise RequestEntityTooLarge
         if not self.is_json:
             raise ApiError(Kind.UNSUPPORTED_MEDIA_TYPE, "json_expected")
         try:

@@ -5,9 +5,15 @@
 from __future__ import annotations
 
 import json
+import socket
+import sqlite3
+import time
 from collections.abc import Callable
+from contextlib import closing, suppress
+from pathlib import Path
 from string import Formatter
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -84,6 +90,42 @@ def test_hostile_bodies(admin: FlaskClient, raw: bytes, status: int) -> None:
     answer = admin.post("/api/v1/clusters", data=raw, headers={"Content-Type": "application/json"})
     assert answer.status_code == status
     assert answer.get_json()["code"] == "BadRequest"
+
+
+@pytest.mark.parametrize("path", ["/auth/login", "/api/v1/auth/login", "/api/v1/auth/refresh", "/api/v1/clusters"])
+@pytest.mark.parametrize("text", [b"\\ud800", b"a\\u0000b", b"\xed\xa0\x80"])
+def test_texts_that_cannot_be_written(admin: FlaskClient, path: str, text: bytes) -> None:
+    raw = b'{"username": "%s", "password": "%s", "refreshToken": "%s", "more": [{"x": "%s"}]}' % ((text,) * 4)
+    answer = admin.post(path, data=raw, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+
+
+def test_a_database_that_is_locked(admin: FlaskClient, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(tmp_path / "home/pvefleet.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        began = time.monotonic()
+        answer = admin.delete("/api/v1/clusters/x")
+        assert time.monotonic() - began < 10, "the worker was held up"
+        assert (answer.status_code, answer.get_json()["code"]) == (503, "ServiceUnavailable")
+        assert answer.headers["Retry-After"] == "2"
+        kept = admin.post("/api/v1/auth/logout", headers={"Idempotency-Key": "k"})
+        assert (kept.status_code, kept.get_json()["error"]["code"]) == (503, "SERVICE_UNAVAILABLE")
+    assert admin.delete("/api/v1/clusters/x").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("chunks", "status"),
+    [(b"zz\r\n", 400), (b"2\r\n{}xx", 400), (b"10000\r\n" + b"x" * 65536 + b"\r\n", 413)],
+)
+def test_bodies_in_chunks(served: Served, chunks: bytes, status: int) -> None:
+    url = urlsplit(served.url)
+    kind = "Content-Type: application/json\r\nTransfer-Encoding: chunked"
+    head = f"POST /auth/login HTTP/1.1\r\nHost: x\r\n{kind}\r\n\r\n"
+    with socket.create_connection((url.hostname, url.port), timeout=20) as connection:
+        connection.sendall(head.encode())
+        with suppress(ConnectionError):  # refused before the end
+            connection.sendall(chunks * (40 if status == 413 else 1))
+        assert connection.recv(12) == f"HTTP/1.1 {status}".encode()
 
 
 def test_bodies_of_another_type(admin: FlaskClient) -> None:
@@ -186,6 +228,16 @@ def test_the_openapi_file(served: Served) -> None:
     assert "security" not in document["paths"]["/health"]["get"]
     login = document["paths"]["/auth/login"]["post"]["requestBody"]["content"]
     assert set(login) == {"application/x-www-form-urlencoded", "application/json"}
+
+
+def test_the_openapi_file_names_the_refusals(client: FlaskClient) -> None:
+    described = client.get("/openapi.json").get_json()
+    create = described["paths"]["/api/servers"]["post"]["responses"]
+    assert {"202", "400", "401", "403", "409", "422", "default"} == set(create)
+    assert {"401", "403", "404"} <= set(described["paths"]["/api/servers/{name}"]["get"]["responses"])
+    assert {"401", "429"} <= set(described["paths"]["/api/v1/auth/login"]["post"]["responses"])
+    assert not {"401", "403"} & set(described["paths"]["/health"]["get"]["responses"])
+    assert "task_id" in described["components"]["schemas"]["ServersError"]["properties"]
 
 
 def test_every_reference_of_the_openapi_file_leads_somewhere(client: FlaskClient) -> None:

@@ -12,7 +12,7 @@ from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from pydantic import BaseModel
 
-from pvefleet.access.permissions import DECLARABLE, OPEN
+from pvefleet.access.permissions import ANY_USER, DECLARABLE, OPEN
 from pvefleet.dialects import Dialect
 
 View = TypeVar("View", bound=Callable[..., Response])
@@ -72,7 +72,23 @@ class Family:
             if form:
                 self.forms.add(endpoint)
             security: list[dict[str, list[Any]]] = [] if permission == OPEN else [{"session": []}, {"bearer": []}]
-            getattr(self.blueprint, method)(rule, security=security, **options)(view)
+            responses = dict.fromkeys(_refusals(method, rule, permission), self.dialect.error_model)
+            described = {**options, "responses": {**responses, **options.get("responses", {})}}
+            getattr(self.blueprint, method)(rule, security=security, **described)(view)
             return view
 
         return register
+
+
+def _refusals(method: str, rule: str, permission: str) -> list[int]:
+    """The statuses of the errors that a route shares with all of its kind, for its description."""
+    found = {401, 403}
+    if method == "get":
+        found -= {OPEN: {401, 403}, ANY_USER: {403}}.get(permission, set())
+    elif permission == OPEN:  # a way to log in
+        found.add(429)
+    elif permission != ANY_USER:  # something is changed, and an Idempotency-Key is heeded
+        found |= {409, 422}
+    if "<" in rule:
+        found.add(404)
+    return sorted(found)

@@ -53,6 +53,7 @@ class ServersError(BaseModel):
     error: str
     code: str = Field(examples=["VALIDATION_ERROR"])
     details: dict[str, Any] | None = Field(default=None, description="Only there when there is more to say.")
+    task_id: str | None = Field(default=None, description="Of a 409: the task that is in the way.")
 
 
 class ClustersError(BaseModel):
