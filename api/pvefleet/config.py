@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     )
     database_url: str = Field(
         default="",
-        description="SQLAlchemy URL of the database. Empty means SQLite in the file pvefleet.db of the home directory.",
+        description="SQLAlchemy URL of the database. Empty means SQLite in the file pvefleet.db of the home directory. "
+        "A database belongs to one service: another one with another home would take its running tasks for lost ones.",
     )
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=8080, ge=0, le=65535, description="Port to listen on; 0 takes any free one.")

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 import yaml
 from flask import Flask
+from pvefleet.config import Settings
+from pvefleet.db import Database
 from pvefleet.db.models import Lock, Task, TaskLog
 from pvefleet.engine import processes
-from pvefleet.engine.__main__ import alone
+from pvefleet.engine.__main__ import alone, locks
 from pvefleet.engine.local import LocalExecutor
 from pvefleet.engine.loop import Engine
 from pvefleet.observer import Observer
@@ -284,10 +286,10 @@ def test_a_second_engine_on_one_home_waits_for_the_first(tmp_path: Path) -> None
     first_ends, second_ends, got = threading.Event(), threading.Event(), threading.Event()
 
     def second() -> None:
-        with alone(tmp_path, second_ends):
+        with alone(tmp_path / "engine.lock", second_ends):
             got.set()
 
-    with alone(tmp_path, first_ends):
+    with alone(tmp_path / "engine.lock", first_ends):
         thread = threading.Thread(target=second)
         thread.start()
         assert not got.wait(1.2)
@@ -298,5 +300,12 @@ def test_a_second_engine_on_one_home_waits_for_the_first(tmp_path: Path) -> None
 def test_an_engine_that_waits_can_be_stopped(tmp_path: Path) -> None:
     stopped = threading.Event()
     stopped.set()
-    with alone(tmp_path, threading.Event()), alone(tmp_path, stopped):
+    path = tmp_path / "engine.lock"
+    with alone(path, threading.Event()), alone(path, stopped):
         pass
+
+
+def test_engines_of_two_homes_on_one_sqlite_file_have_a_lock_in_common(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shared.db'}"
+    one, two = (locks(Settings(home=tmp_path / name, database_url=url), Database(url)) for name in ("one", "two"))
+    assert set(one) & set(two) == {tmp_path.resolve() / "shared.db.engine.lock"}

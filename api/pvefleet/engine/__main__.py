@@ -11,10 +11,11 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from pvefleet.config import SettingsError, load_settings
+from pvefleet.config import Settings, SettingsError, load_settings
+from pvefleet.db import Database
 from pvefleet.engine.local import LocalExecutor
 from pvefleet.engine.loop import Engine
 from pvefleet.logs import configure
@@ -39,7 +40,9 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         # In a thread: the handler may interrupt whoever holds the event's lock.
         signal.signal(number, lambda *_: threading.Thread(target=services.stopping.set).start())
-    with alone(settings.home, services.stopping):
+    with ExitStack() as held:
+        for path in locks(settings, services.db):
+            held.enter_context(alone(path, services.stopping))
         if not services.stopping.is_set():
             observer = Observer(services)
             threading.Thread(target=observer.run, name="observer", daemon=True).start()
@@ -47,10 +50,18 @@ def main() -> int:
     return 0
 
 
+def locks(settings: Settings, db: Database) -> list[Path]:
+    """Of the home, and of a SQLite file elsewhere, which the service of another home may use too."""
+    paths = [settings.home / "engine.lock"]
+    if settings.database_url and db.is_sqlite and (file := db.engine.url.database):
+        paths.append(Path(f"{Path(file).resolve()}.engine.lock"))
+    return paths
+
+
 @contextmanager
-def alone(home: Path, stopping: threading.Event) -> Iterator[None]:
-    """Hold the home's only engine lock; wait while another engine, which may be about to end, still has it."""
-    lock = os.open(home / "engine.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def alone(path: Path, stopping: threading.Event) -> Iterator[None]:
+    """Hold that lock; wait while another engine, which may be about to end, still has it."""
+    lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         waiting = False
         while not stopping.is_set():
@@ -59,7 +70,7 @@ def alone(home: Path, stopping: threading.Event) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if not waiting:
-                    logger.warning("Another engine works on %s; waiting until it has ended", home)
+                    logger.warning("Another engine holds %s; waiting until it has ended", path)
                 waiting = True
                 stopping.wait(WAIT_SECONDS)
         yield
