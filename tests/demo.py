@@ -268,8 +268,8 @@ def run(port: int, pve_port: int, time_scale: float, once: bool) -> None:
         tour(api, password, pve)
         console.print(Panel(f"{api.url}   user admin   password {password}", title="PVE Fleet", expand=False))
         if not once:
-            console.print("It serves until Ctrl-C.")
             with suppress(Interrupted):
+                console.print("It serves until Ctrl-C.")
                 signal.pause()
 
 
