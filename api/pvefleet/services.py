@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from dataclasses import dataclass
 from typing import cast
@@ -63,16 +62,13 @@ class Services:
 def prepare_home(settings: Settings) -> None:
     """Makes the home directory, for its owner alone, as is every file that this process makes from now on.
 
-    Raises SettingsError, also for a directory that was there and that others can enter: it may be theirs too.
+    Raises SettingsError. A directory that was there keeps its mode: what is in it is closed all the same.
     """
     os.umask(0o077)
     try:
         settings.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = stat.S_IMODE(settings.home.stat().st_mode)
     except OSError as error:
         raise SettingsError(f"Unable to make the directory {settings.home}: {error.strerror}") from None
-    if mode & 0o007:
-        raise SettingsError(f"{settings.home} is open to every user of this machine: chmod 700 {settings.home}")
 
 
 def open_database(settings: Settings, busy_seconds: int = SQLITE_BUSY_SECONDS) -> Database:

@@ -144,11 +144,7 @@ def test_what_cannot_be_served_is_told(tmp_path: Path, environment: dict[str, st
 def test_nothing_in_the_home_is_for_others(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
-    home.chmod(0o755)
-    refused = run("serve", "--port", "0", "--home", str(home))
-    assert refused.stderr == f"Error: {home} is open to every user of this machine: chmod 700 {home}\n"
-    assert list(home.iterdir()) == []
-    home.chmod(0o750)  # a group that was let in sees names, and no more
+    home.chmod(0o755)  # as systemd makes it; others see names, and no more
     with Served(home, PVEFLEET_MAX_RUN="2") as running:
         running.login()
         until(lambda: (home / "engine.lock").exists())
