@@ -100,8 +100,10 @@ def add(session: Session, vault: Vault, name: str, where: Connection, facts: Clu
     return cluster
 
 
-def change(vault: Vault, cluster: Cluster, where: Connection, found: Measurement) -> None:
-    """Another endpoint, other credentials."""
+def change(session: Session, vault: Vault, cluster: Cluster, where: Connection, found: Measurement) -> None:
+    """Another endpoint, other credentials. Raises ApiError when unfinished tasks would go to another endpoint."""
+    if where.endpoints[0] != cluster.api_endpoint:
+        _refuse_busy(session, cluster)
     cluster.api_endpoint = where.endpoints[0]
     cluster.credentials = vault.encrypt(credentials_of(where))
     record(cluster, found)
@@ -116,12 +118,16 @@ def make_default(session: Session, cluster: Cluster) -> None:
 
 def remove(session: Session, cluster: Cluster) -> None:
     """The row and its snapshot. Raises ApiError while tasks of it are unfinished."""
+    _refuse_busy(session, cluster)
+    session.delete(cluster)
+
+
+def _refuse_busy(session: Session, cluster: Cluster) -> None:
     unfinished = session.scalar(
         select(Task.id).where(Task.cluster_id == cluster.id, Task.status.in_(("pending", "running"))).limit(1)
     )
     if unfinished is not None:
         raise ApiError(Kind.CONFLICT, "cluster_busy", details={"task_id": unfinished})
-    session.delete(cluster)
 
 
 def measure(where: Connection) -> Measurement:

@@ -4,11 +4,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from sqlalchemy import select
 
 from tests.api.served import Served
 from tests.lab import Lab
+from tests.unit.scripted_https import Answer, Request, Script, ScriptedServer
 
 URL = "/api/v1/clusters"
 DOCUMENTED = [
@@ -60,6 +62,30 @@ def register(client: FlaskClient, lab: Lab, name: str = "prod-cluster", **change
     answer = client.post(URL, json=body(lab, name, **changes))
     assert answer.status_code == 201, answer.text
     return answer.get_json()
+
+
+@pytest.fixture
+def impostor(tmp_path: Path) -> Iterator[ScriptedServer]:
+    """Something else than Proxmox VE, until a test gives it another script."""
+    server = ScriptedServer(tmp_path / "tls", lambda request: Answer({}))
+    yield server
+    server.close()
+
+
+def register_impostor(client: FlaskClient, server: ScriptedServer) -> Any:
+    token = {"token_id": "root@pam!x", "token_secret": "s"}
+    trusted = {"name": "odd", "api_endpoint": server.url, "tls_fingerprint": server.fingerprint}
+    return client.post(URL, json={**token, **trusted})
+
+
+def like_pve(**others: Any) -> Script:
+    """A script with a healthy node, and others by the last part of their path."""
+    answers = {"version": {"version": "9.1.7"}, "status": [{"type": "node", "name": "pve1", "online": 1}], **others}
+
+    def script(request: Request) -> Answer:
+        return Answer(answers.get(request.path.rpartition("/")[2], []))
+
+    return script
 
 
 def closed_port() -> int:
@@ -129,6 +155,7 @@ def test_bodies_are_refused_with_a_message_per_field(
         ({"username": "root"}, "username"),
         ({"tls_fingerprint": "AA:BB"}, "tls_fingerprint"),
         ({"tls_fingerprint": None, "ca_pem": "no certificate"}, "ca_pem"),
+        ({"tls_fingerprint": None, "ca_pem": "\u00e9"}, "ca_pem"),
         ({"token_id": "root@pam!x"}, "token_secret"),
         ({"password": None, "token_id": "x", "token_secret": "y", "username": None}, "username"),
         ({"token_id": "root@pam!x", "token_secret": "y"}, "body"),
@@ -143,6 +170,13 @@ def test_the_field_that_is_wrong_is_named(
     assert list(answer.get_json()["details"]) == [field]
     assert lab_server.password not in answer.text
     assert "hunter2" not in answer.text
+
+
+def test_a_password_that_is_no_text_is_refused(admin: FlaskClient, lab_server: Lab) -> None:
+    escaped = json.dumps(body(lab_server, password="\ud800"))  # the test client could not encode it
+    answer = admin.post(URL, data=escaped, content_type="application/json")
+    assert answer.status_code == 400
+    assert "half a surrogate pair" in answer.get_json()["message"]
 
 
 def test_an_empty_body_names_every_missing_field(admin: FlaskClient) -> None:
@@ -178,6 +212,46 @@ def test_a_certificate_that_is_not_trusted_is_no_connection(admin: FlaskClient, 
         assert answer.status_code == 502
         assert "certificate" in answer.get_json()["details"]["reason"]
     assert lab_server.count_since(mark) == 0, "the password was sent to somebody who is not trusted"
+
+
+def test_something_else_than_proxmox_is_no_connection(admin: FlaskClient, impostor: ScriptedServer) -> None:
+    for script in (impostor.script, like_pve(status=[None]), lambda request: Answer(body=b"[" * 20_000)):
+        impostor.script = script
+        answer = register_impostor(admin, impostor)
+        assert answer.status_code == 502, answer.text
+        assert "an answer that is not Proxmox VE's" in answer.get_json()["details"]["reason"]
+    assert admin.get(URL).get_json()["total"] == 0
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        None,
+        "x",
+        [None],
+        [{}],
+        [{"type": "qemu"}],
+        [{"type": "qemu", "node": "pve1", "vmid": "x", "name": "y"}],
+        [{"type": "qemu", "node": ["pve1"], "vmid": 10**30, "name": "y"}],
+    ],
+)
+def test_an_odd_listing_does_not_undo_a_registration(
+    admin: FlaskClient, impostor: ScriptedServer, rows: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    impostor.script = like_pve(resources=rows)
+    answer = register_impostor(admin, impostor)
+    assert answer.status_code == 201, answer.text
+    assert "Unable to list the servers of cluster odd" in caplog.text
+    assert admin.get(URL).get_json()["total"] == 1
+
+
+def test_odd_rows_are_a_bad_gateway(admin: FlaskClient, impostor: ScriptedServer) -> None:
+    impostor.script = like_pve()
+    where = f"{URL}/{register_impostor(admin, impostor).get_json()['id']}"
+    impostor.script = like_pve(nodes=[{"node": "pve1", "maxcpu": "q"}], resources={"a": 1}, list=[7])
+    for part in ("nodes", "resources"):
+        assert admin.get(f"{where}/{part}").status_code == 502
+    assert "not Proxmox VE's" in admin.get(f"{where}/disks").get_json()["errors"]["pve1"]
 
 
 def test_trust_by_a_ca(admin: FlaskClient, lab_server: Lab) -> None:
@@ -369,9 +443,24 @@ def test_a_cluster_with_unfinished_tasks_stays(admin: FlaskClient, lab_server: L
     refused = admin.delete(f"{URL}/{cluster['id']}")
     assert refused.status_code == 409
     assert refused.get_json()["details"] == {"task_id": "task-1"}
+    where = f"{URL}/{cluster['id']}"
+    elsewhere = {"api_endpoint": lab_server.api_endpoint.replace("127.0.0.1", "localhost")}
+    assert admin.patch(where, json=elsewhere).get_json()["message"] == "Cluster has unfinished tasks"
+    assert admin.get(where).get_json()["api_endpoint"] == lab_server.api_endpoint
+    rotated = {"api_endpoint": lab_server.api_endpoint, "password": lab_server.password}
+    assert admin.patch(where, json=rotated).status_code == 200
     with services.db.write() as session:
         session.get_one(Task, "task-1").status = "completed"
+    assert admin.patch(where, json=elsewhere).status_code == 200
     assert admin.delete(f"{URL}/{cluster['id']}").status_code == 204
+
+
+def test_the_answer_is_described(admin: FlaskClient, lab: Lab) -> None:
+    lab.do(lab.pve.set_node_offline, lab.nodes[1])
+    cluster = register(admin, lab)
+    assert (cluster["status"], cluster["status_reason"]) == ("degraded", f"offline: {lab.nodes[1]}")
+    described = admin.get("/openapi.json").get_json()["components"]["schemas"]["ClusterAnswer"]["properties"]
+    assert list(cluster) == list(described)
 
 
 def test_permissions(login: Callable[..., FlaskClient], client: FlaskClient, lab_server: Lab) -> None:

@@ -168,12 +168,32 @@ def test_second_factor_is_a_clear_error(serve: Serve) -> None:
 
 
 @pytest.mark.parametrize(
-    "answer", [Answer(status=404, body=b"<html>"), Answer(None), Answer({"token": "x"}), Answer(["x"])]
+    "answer",
+    [
+        Answer(status=404, body=b"<html>"),
+        Answer(None),
+        Answer({"token": "x"}),
+        Answer(["x"]),
+        Answer({**TICKET, "ticket": 7}),
+        Answer({**TICKET, "ticket": "\u20ac"}),
+    ],
 )
 def test_login_at_something_else_is_no_traceback(serve: Serve, answer: Answer) -> None:
     server = serve(lambda request: answer)
     with pytest.raises(PveUnreachable, match=r"has no login|as Proxmox VE never does"):
         client_for(server).get("/version")
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_deeply_nested_answer_is_no_traceback(serve: Serve, status: int) -> None:
+    server = serve(lambda request: Answer(status=status, body=b"[" * 20_000))
+    with pytest.raises(PveError):
+        token_client_for(server, retry_seconds=0).get("/version")
+
+
+def test_half_a_surrogate_pair_becomes_a_question_mark(serve: Serve) -> None:
+    server = serve(lambda request: Answer(["\ud800", "\U0001f600", {"\udfff": "\\ud800"}]))
+    assert token_client_for(server).get("/version") == ["?", "\U0001f600", {"?": "\\ud800"}]
 
 
 def test_many_threads_log_in_once(serve: Serve) -> None:
@@ -239,7 +259,9 @@ def test_no_verification_only_by_name_and_then_without_warnings(serve: Serve) ->
     assert [warning for warning in warned if warning.category is InsecureRequestWarning] == []
 
 
-@pytest.mark.parametrize("changes", [{"ca_path": "/nonexistent/ca.pem"}, {"ca_pem": "no certificate"}])
+@pytest.mark.parametrize(
+    "changes", [{"ca_path": "/nonexistent/ca.pem"}, {"ca_pem": "no certificate"}, {"ca_pem": "\u00e9"}]
+)
 def test_unreadable_ca_is_a_clear_error(changes: dict[str, str]) -> None:
     with pytest.raises(PveTlsError, match="Unable to read the CA"):
         PveClient(Connection((DEAD,), "root@pam", password="x", **changes))

@@ -7,8 +7,8 @@ Proxmox VE is asked in process, and never while a transaction of ours is open.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -21,14 +21,21 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     PveUnreachable,
     segment,
 )
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import ClusterFacts, NodeFacts, probe
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import (
+    ClusterFacts,
+    NodeFacts,
+    listing,
+    probe,
+    strange,
+)
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.credentials import (
     ConnectionParamsError,
     make_connection,
 )
 from flask import Response
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, ValidationError
 from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from pvefleet import clusters, dialects
 from pvefleet.access import network
@@ -50,6 +57,7 @@ from pvefleet.schemas.clusters import (
 from pvefleet.schemas.common import Paging
 from pvefleet.services import services
 
+logger = logging.getLogger(__name__)
 family = Family("clusters", "/api/v1/clusters", dialect=dialects.CLUSTERS)
 
 # Nodes of one cluster that are asked at the same time.
@@ -77,9 +85,7 @@ def register_cluster(body: ClusterBody) -> Response:
     facts = _probe(where)
     with services().db.write() as session:
         cluster = clusters.add(session, services().vault, body.name, where, facts, default=body.default)
-    # so that its servers are listed at once; what fails here the observer does in its next look
-    with suppress(PveError):
-        list_now(services(), cluster)
+    _list(cluster)
     return family.answer(_shown(cluster), 201, {"Location": f"{family.prefix}/{cluster.id}"})
 
 
@@ -112,7 +118,7 @@ def change_cluster(path: ClusterPath, body: ClusterPatch) -> Response:
     with services().db.write() as session:
         cluster = clusters.find(session, path.id)
         if where is not None and found is not None:
-            clusters.change(services().vault, cluster, where, found)
+            clusters.change(session, services().vault, cluster, where, found)
         if body.default:
             clusters.make_default(session, cluster)
     return family.answer(_shown(cluster))
@@ -142,10 +148,12 @@ def list_nodes(path: ClusterPath, query: Paging) -> Response:
     client = PveClient(_of(_find(path.id)))
     try:
         facts = probe(client)
-        rows = {str(row.get("node")): row for row in client.get("/nodes")}
+        rows = {str(row.get("node")): row for row in listing(client, "/nodes")}
+        nodes = [_node(node, rows.get(node.name, {})) for node in query.part(facts.nodes)]
     except PveError as error:
         raise _upstream(error) from None
-    nodes = [_node(node, rows.get(node.name, {})) for node in query.part(facts.nodes)]
+    except ValidationError:
+        raise _upstream(strange(client, "/nodes")) from None
     return family.answer(NodeList(nodes=nodes, total=len(facts.nodes)))
 
 
@@ -162,7 +170,7 @@ def list_disks(path: ClusterPath, query: Paging) -> Response:
     errors = {node.name: "offline" for node in facts.nodes if not node.online}
     online = [node.name for node in facts.nodes if node.online]
     with ThreadPoolExecutor(PARALLEL) as pool:
-        answers = {name: pool.submit(client.get, f"/nodes/{segment(name)}/disks/list") for name in online}
+        answers = {name: pool.submit(listing, client, f"/nodes/{segment(name)}/disks/list") for name in online}
     for name, answer in answers.items():
         try:
             disks += [{"node": name, **disk} for disk in answer.result()]
@@ -176,10 +184,20 @@ def list_resources(path: ClusterPath, query: ResourceQuery) -> Response:
     """Guests, nodes, storages and pools, the way Proxmox VE lists them: some seconds late."""
     client = PveClient(_of(_find(path.id)))
     try:
-        rows = client.get("/cluster/resources", {"type": query.type})
+        rows = listing(client, "/cluster/resources", {"type": query.type})
     except PveError as error:
         raise _upstream(error) from None
     return family.answer(ResourceList(resources=query.part(rows), total=len(rows)))
+
+
+def _list(cluster: Cluster) -> None:
+    """Its servers are listed at once. The cluster is registered already: what fails here the observer does later."""
+    try:
+        list_now(services(), cluster)
+    except (PveError, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, SQLAlchemyError) as error:
+        # Beside PveError: a listing of another shape than Proxmox VE's, or a database that is busy.
+        reason = str(error) if isinstance(error, PveError) else type(error).__name__
+        logger.warning("Unable to list the servers of cluster %s: %s", cluster.name, reason)
 
 
 def _find(cluster_id: str) -> Cluster:

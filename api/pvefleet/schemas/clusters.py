@@ -14,11 +14,9 @@ from pydantic import (
     BaseModel,
     Field,
     SecretStr,
-    SerializerFunctionWrapHandler,
     StringConstraints,
     ValidationInfo,
     field_validator,
-    model_serializer,
 )
 from pydantic_core import PydanticCustomError
 
@@ -118,14 +116,11 @@ class ClusterAnswer(BaseModel):
     created_at: Timestamp
     updated_at: Timestamp
     default: bool
-    status_reason: str | None = Field(default=None, description="Only there when the status is not healthy.")
-
-    @model_serializer(mode="wrap")
-    def _without_empty_reason(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        shown: dict[str, Any] = handler(self)
-        if self.status_reason is None:
-            del shown["status_reason"]
-        return shown
+    status_reason: str | None = Field(
+        default=None,
+        description="Only there when the status is not healthy.",
+        exclude_if=lambda reason: reason is None,
+    )
 
 
 class ClusterList(BaseModel):

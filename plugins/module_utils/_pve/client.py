@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import random
+import re
 import sys
 import threading
 import time
@@ -125,16 +126,25 @@ class _Json:
 
     def loads(self, response: Any) -> Any:
         try:
-            return json.loads(response.content)["data"]
-        except (ValueError, KeyError, TypeError):
+            return _parsed(response.content)["data"]
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise _NotPve("an answer that is not Proxmox VE's") from None
 
     def loads_errors(self, response: Any) -> dict[str, Any]:
         try:
-            body = json.loads(response.content)
-        except ValueError:
+            body = _parsed(response.content)
+        except (ValueError, RecursionError):
             return {}
         return body if isinstance(body, dict) else {}
+
+
+def _parsed(content: bytes) -> Any:
+    """JSON; half a surrogate pair, which nothing could print or store, becomes "?". ValueError, RecursionError."""
+    text = content.decode()
+    body = json.loads(text)
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        body = json.loads(json.dumps(body, ensure_ascii=False).encode(errors="replace"))
+    return body
 
 
 class _Session:
@@ -339,7 +349,9 @@ class PveClient:
             if error.outcome is Outcome.UNKNOWN:
                 error.outcome = Outcome.PASSING  # a lost login did no harm: the call that needs it may be repeated
             raise
-        if not isinstance(answer, dict) or not {"ticket", "CSRFPreventionToken"} <= answer.keys():
+        parts = [answer.get("ticket"), answer.get("CSRFPreventionToken")] if isinstance(answer, dict) else [None]
+        # they become headers
+        if not all(isinstance(part, str) and part.isascii() and part.isprintable() for part in parts):
             raise PveUnreachable(f"{self.connection.endpoints[self._current]} answers a login as Proxmox VE never does")
         if answer.get("NeedTFA"):
             raise PveAuthFailed(

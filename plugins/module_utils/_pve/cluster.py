@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -15,6 +17,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
 )
 
 Status = Literal["healthy", "degraded", "unhealthy", "unknown"]
+_NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}")
 
 
 @dataclass(frozen=True)
@@ -47,23 +50,63 @@ class ClusterFacts:
 
 def probe(client: PveClient) -> ClusterFacts:
     """Version, quorum and nodes, in two calls and a login. Needs Sys.Audit on /. Raises PveError."""
-    version = client.get("/version")
-    rows = client.get("/cluster/status")
-    whole = next((row for row in rows if row.get("type") == "cluster"), None)
-    nodes = tuple(
-        NodeFacts(str(row["name"]), row.get("ip"), bool(int(row.get("online") or 0)))
-        for row in sorted(rows, key=lambda row: str(row.get("name")))
-        if row.get("type") == "node"
-    )
-    quorate = None if whole is None else bool(int(whole.get("quorate") or 0))
-    return ClusterFacts(
-        name=None if whole is None else whole.get("name"),
-        version=str(version.get("version", "")),
-        release=str(version.get("release", "")),
-        quorate=quorate,
-        nodes=nodes,
-        status=measure(quorate, nodes),
-    )
+    about = client.get("/version")
+    version, release = (about.get("version"), about.get("release", "")) if isinstance(about, dict) else (None, "")
+    if not (version and isinstance(version, str) and isinstance(release, str)):
+        raise strange(client, "/version")
+    rows = listing(client, "/cluster/status")
+    try:
+        whole = next((row for row in rows if row.get("type") == "cluster"), None)
+        nodes = tuple(sorted((_node(row) for row in rows if row.get("type") == "node"), key=lambda node: node.name))
+        quorate = None if whole is None else _flag(whole, "quorate")
+        facts = ClusterFacts(
+            name=None if whole is None else _text(whole, "name"),
+            version=version,
+            release=release,
+            quorate=quorate,
+            nodes=nodes,
+            status=measure(quorate, nodes),
+        )
+    except ValueError:
+        raise strange(client, "/cluster/status") from None
+    if not nodes:  # a standalone node lists itself
+        raise strange(client, "/cluster/status")
+    return facts
+
+
+def listing(client: PveClient, path: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """The rows that a path lists. Raises PveError."""
+    rows = client.get(path, params)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise strange(client, path)
+    return rows
+
+
+def strange(client: PveClient, path: str) -> PveUnreachable:
+    """For an answer of a shape that Proxmox VE's API does not give: something else answers there."""
+    where = ", ".join(client.connection.endpoints)
+    return PveUnreachable(f"{where} gave an answer that is not Proxmox VE's to {path}")
+
+
+def _node(row: Mapping[str, Any]) -> NodeFacts:
+    name = _text(row, "name")
+    if name is None or not _NODE_NAME.fullmatch(name):
+        raise ValueError
+    return NodeFacts(name, _text(row, "ip"), _flag(row, "online"))
+
+
+def _text(row: Mapping[str, Any], key: str) -> str | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ValueError
+    return value
+
+
+def _flag(row: Mapping[str, Any], key: str) -> bool:
+    value = row.get(key)
+    if value not in (None, 0, 1, "0", "1"):
+        raise ValueError
+    return value in (1, "1")
 
 
 def measure(quorate: bool | None, nodes: tuple[NodeFacts, ...]) -> Status:

@@ -101,6 +101,10 @@ def make_connection(
         )
     if token_secret and not (token_secret.isascii() and token_secret.isprintable()):
         raise ConnectionParamsError("the secret of an API token has only printable ASCII characters")
+    try:
+        (password or "").encode()
+    except UnicodeEncodeError:
+        raise ConnectionParamsError("the password has half a surrogate pair, which is no character") from None
     trust = {"ca_path": ca_path, "ca_pem": ca_pem, "tls_fingerprint": tls_fingerprint}
     given = [option for option, value in trust.items() if value]
     if len(given) > 1:

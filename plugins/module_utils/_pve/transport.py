@@ -72,6 +72,8 @@ def tls_context(
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         return context
+    if ca_pem and not ca_pem.isascii():
+        raise ValueError("Unable to read the CA certificate given as text: it has characters that are not ASCII")
     bundle = ca_path or (None if ca_pem else os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE"))
     try:
         directory = bundle if bundle and os.path.isdir(bundle) else None
