@@ -147,7 +147,7 @@ def test_nothing_in_the_home_is_for_others(tmp_path: Path) -> None:
     home.chmod(0o755)  # as systemd makes it; others see names, and no more
     with Served(home, PVEFLEET_MAX_RUN="2") as running:
         running.login()
-        until(lambda: (home / "engine.lock").exists())
+        until((home / "engine.lock").exists)
         assert {path.name for path in home.iterdir() if path.stat().st_mode & 0o077} == set()
         assert "PVEFLEET_MAX_RUN is set, but there is no such setting" in running.log.read_text()
 
