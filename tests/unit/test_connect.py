@@ -108,6 +108,7 @@ def test_validate_certs_of_the_environment(text: str, expected: bool) -> None:
         ({}, {"api_host": "pve1", "api_user": "root@pam"}, "a password or an API token is missing"),
         ({}, {"api_host": "h", "api_user": "a@pam", "api_token_id": "b@pam!t", "api_token_secret": "s"}, "belongs to"),
         ({}, {"api_host": "pve1", "api_token_id": "b@pam!t", "api_token_secret": "s\nX: y"}, "printable"),
+        ({}, {"api_host": "pve1", "api_user": "a@pam", "api_password": "\ud800"}, "half a surrogate pair"),
         ({}, {"api_host": "pve1", "api_user": "a@pam", "api_password": "x", "read_timeout": -1.0}, "read_timeout"),
         ({**ENV_HOST, "PROXMOX_VALIDATE_CERTS": "maybe"}, {}, "PROXMOX_VALIDATE_CERTS must be true or false"),
         ({**ENV_HOST, "PROXMOX_PORT": "http"}, {}, "PROXMOX_PORT must be a port"),
