@@ -49,7 +49,7 @@ RETRY_SECONDS = 2.0
 # How long a cluster is left alone whose answers are none that we understand.
 ODD_SECONDS = 30.0
 # What an answer of another shape than PVE's leads to, at the latest when it is written to the database.
-_ODD = (LookupError, TypeError, ValueError, AttributeError, StatementError)
+_ODD = (ArithmeticError, LookupError, TypeError, ValueError, AttributeError, StatementError)
 
 
 class Observer:

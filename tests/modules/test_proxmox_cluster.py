@@ -217,8 +217,6 @@ def test_info_without_a_registry(run_module: RunModule, lab: Any, path: Path, pr
 
 
 @pytest.mark.lab(nodes=1)
-def test_one_node_without_a_quorum_to_lose_is_healthy(
-    run_module: RunModule, lab: Any, prod: dict[str, Any]
-) -> None:
+def test_one_node_without_a_quorum_to_lose_is_healthy(run_module: RunModule, lab: Any, prod: dict[str, Any]) -> None:
     shown = run_module("proxmox_cluster", prod)["cluster"]
     assert (shown["status"], shown["node_count"]) == ("healthy", 1)
