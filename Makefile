@@ -48,7 +48,8 @@ ansible-lint: setup    ## playbooks and roles
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/ansible-lint --offline --profile production --nocolor
 
 docs-lint: setup       ## the modules' documentation, and that its references exist
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self --skip-rstcheck .
+	@mkdir -p .cache/home
+	HOME="$(CURDIR)/.cache/home" PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/antsibull-docs lint-collection-docs --plugin-docs --validate-collection-refs=self --skip-rstcheck .
 
 sanity: setup          ## ansible-test sanity; ARGS="--test pylint" for a part
 	tests/sanity.sh $(ARGS)
