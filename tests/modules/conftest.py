@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve import server_work, upid
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import steps, upid
 
 
 class RunModule(Protocol):
@@ -34,7 +34,7 @@ def quick() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upid, "FIRST_POLL", {})
         patch.setattr(upid, "DEFAULT_FIRST_POLL", 0.01)
-        patch.setattr(server_work, "POLL_SECONDS", 0.02)
+        patch.setattr(steps, "POLL_SECONDS", 0.02)
         yield
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 import enum
 import http.client
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -113,6 +114,19 @@ class PveTaskTimeout(PveError):
     def __init__(self, reason: str, *, upid: str) -> None:
         super().__init__(reason)
         self.upid = upid
+
+
+class Unable(Exception):
+    """What could not be done to which thing, and why: one sentence for the person who reads it."""
+
+
+@contextmanager
+def unable(what: str) -> Iterator[None]:
+    """A call or a wait that fails in here becomes `Unable to <what>: <cause>`."""
+    try:
+        yield
+    except (PveError, TimeoutError) as error:
+        raise Unable(f"Unable to {what}: {error}") from error
 
 
 @dataclass(frozen=True)

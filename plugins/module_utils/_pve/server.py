@@ -16,14 +16,15 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.addresses impo
     static_addresses,
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveNotFound, segment
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources, named
 
 _CLOUD_INIT_OPTION = re.compile(r"ci\w+|sshkeys|nameserver|searchdomain|ipconfig\d+")
 
 
-class ServerError(Exception):
-    """What could not be done to a server, and why, in one sentence."""
+class ServerError(Unable):
+    """What could not be done to a server, and why."""
 
 
 def observe(client: PveClient, node: str, vmid: int, *, pool: str | None = None, fresh: bool = False) -> Guest:

@@ -22,7 +22,8 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import 
     server_path,
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_plan import ServerPlan, plan_server, settled
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Work, until, vmid_of
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Work, vmid_of
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import until
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.values import parse_drive, print_size
 
 # `cluster/resources` shows a new name after 9 to 11 s (measured); until then a search by that name would find nothing.

@@ -30,7 +30,8 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_checks 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_create import create, prepare
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_plan import ServerPlan, plan_server, settled
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import ServerSpec
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Work, until, vmid_of
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Work, vmid_of
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import until
 
 # How often a plan is made anew: somebody else changed the server meanwhile, or PVE kept something pending.
 _ROUNDS = 4

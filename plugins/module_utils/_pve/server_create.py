@@ -42,7 +42,8 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_plan im
     plan_new,
     plan_server,
 )
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Work, until
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Work
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import until
 
 # A vmid is free only "at time of check" (pve-manager's PVE/API2/Cluster.pm): others may take it first.
 _VMID_ATTEMPTS = 30

@@ -5,24 +5,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from ansible_collections.pvefleet.infra.plugins.module_utils import _report
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import (
-    PveClient,
-    PveNotFound,
-    TaskProgress,
-    TaskResult,
-)
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveNotFound, TaskResult
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.device_plan import Placement
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import server_path
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import ServerSpec
-
-POLL_SECONDS = 1.0
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import step
 
 
 class Work:
@@ -55,27 +47,10 @@ class Work:
         timeout: float | None = None,
     ) -> TaskResult | None:
         """One step; `percent` is its share of the whole, from and to. As PveClient.run otherwise."""
-        low, high = percent
-        action = path.rsplit("/", 1)[1]
-        _report.report(low, f"{self.spec.label}: {action}")
-
-        def tell(progress: TaskProgress) -> None:
-            share = 0 if progress.percent is None else progress.percent * (high - low) // 100
-            _report.report(low + share, f"{self.spec.label}: {progress.message}")
-
-        # Following a task's log costs a call each time; nobody pays for what nobody reads.
-        listener = tell if _report.listening() else None
         seconds = self.spec.timeout if timeout is None else timeout
-        return self.client.run(method, path, params, timeout=seconds, landed=landed, on_progress=listener)
-
-
-def until(seconds: float) -> Iterator[None]:
-    """Yields at once, then after each pause, as long as the time is not over."""
-    deadline = time.monotonic() + seconds
-    yield
-    while (left := deadline - time.monotonic()) > 0:
-        time.sleep(min(POLL_SECONDS, left))
-        yield
+        return step(
+            self.client, method, path, params, label=self.spec.label, timeout=seconds, percent=percent, landed=landed
+        )
 
 
 def vmid_of(guest: Guest) -> int:
