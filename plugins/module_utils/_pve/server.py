@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -36,17 +37,44 @@ def observe(client: PveClient, node: str, vmid: int, *, pool: str | None = None,
         return guest
     if fresh:
         return replace(guest, running=True)
+    rows = client.get(f"{path}/pending") + _cloud_init_rows(client, guest)
+    return replace(guest, running=True, pending=_pending(rows))
+
+
+def glance(client: PveClient, node: str, vmid: int, *, running: bool, pool: str | None, cloud_init: bool) -> Guest:
+    """A server by one call, where `running` is known from its node's listing. Raises PveNotFound.
+
+    cloud_init: whether to ask, too, for what its cloud-init image lags behind. There is no digest: who wants to change
+    the server observes it.
+    """
+    if not running:
+        return observe_config(client, node, vmid, pool=pool)
+    path = server_path(node, vmid)
     rows = client.get(f"{path}/pending")
-    if guest.cloud_init_drive() is not None:
-        # Cloud-init's options are never pending in the config; its image is what lags behind. It also has the name and
-        # the network devices, which are no options of cloud-init.
-        rows += [row for row in client.get(f"{path}/cloudinit") if _CLOUD_INIT_OPTION.fullmatch(row["key"])]
-    pending = {
+    config = {row["key"]: row.get("pending", row.get("value")) for row in rows if not row.get("delete")}
+    config.pop("digest", None)
+    guest = Guest(vmid, node, str(config.get("name", f"VM {vmid}")), config, running=True, pool=pool)
+    if cloud_init:
+        rows = rows + _cloud_init_rows(client, guest)
+    return replace(guest, pending=_pending(rows))
+
+
+def _cloud_init_rows(client: PveClient, guest: Guest) -> list[dict[str, Any]]:
+    """Cloud-init's options are never pending in the config; its image is what lags behind."""
+    if guest.cloud_init_drive() is None:
+        return []
+    # It also has the name and the network devices, which are no options of cloud-init.
+    rows = client.get(f"{server_path(guest.node, guest.vmid)}/cloudinit")
+    return [row for row in rows if _CLOUD_INIT_OPTION.fullmatch(row["key"])]
+
+
+def _pending(rows: Iterable[Mapping[str, Any]]) -> dict[str, str | None]:
+    """The running value of each key that another one is pending for."""
+    return {
         row["key"]: None if row.get("value") is None else str(row["value"])
         for row in rows
         if "pending" in row or row.get("delete")
     }
-    return replace(guest, running=True, pending=pending)
 
 
 def observe_config(client: PveClient, node: str, vmid: int, *, pool: str | None = None) -> Guest:

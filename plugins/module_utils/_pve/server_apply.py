@@ -132,7 +132,8 @@ def _configure(work: Work, plan: ServerPlan, guest: Guest) -> None:
 
     # POST is the form that works in the background: allocating a volume may outlast pveproxy's 30 s.
     method = "POST" if plan.new_volume_storages() else "PUT"
-    work.run(method, f"{server_path(guest.node, guest.vmid)}/config", params, landed=landed, percent=(65, 80))
+    path = f"{server_path(guest.node, guest.vmid)}/config"
+    work.run(method, path, params, landed=landed, percent=(65, 80), storages=plan.new_volume_storages())
 
 
 def _move_to_pool(work: Work, pool: str, guest: Guest) -> None:
@@ -146,6 +147,7 @@ def _move_to_pool(work: Work, pool: str, guest: Guest) -> None:
         row = Resources.read(work.client).guest(vmid_of(guest)) or {}
         return True if (row.get("pool") or "") == pool else None
 
+    work.touched = True
     work.client.put("/pools", params, landed=landed)
 
 

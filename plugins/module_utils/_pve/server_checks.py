@@ -76,7 +76,9 @@ def _check_bridges(work: Work, bridges: set[str], node: str) -> None:
     if not bridges:
         return
     try:
-        rows = work.client.get(f"/nodes/{segment(node)}/network", {"type": "any_bridge"})
+        rows = work.resources.once(
+            ("bridges", node), lambda: work.client.get(f"/nodes/{segment(node)}/network", {"type": "any_bridge"})
+        )
     except PveForbidden:
         return  # PVE will say, at the start
     known = {row["iface"] for row in rows}

@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from ansible_collections.pvefleet.infra.plugins.module_utils import _report
 from ansible_collections.pvefleet.infra.plugins.module_utils._plan import Change, Plan
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.addresses import (
     agent_enabled,
     static_addresses,
@@ -53,13 +54,25 @@ def converge(client: PveClient, spec: ServerSpec, *, check_mode: bool = False) -
 
     Raises ServerError; whatever can be known beforehand is refused before anything is changed.
     """
-    verb = "remove" if spec.state == "absent" else "manage"
-    try:
-        work = Work(client, spec)
+    with _sentences(spec):
+        return carry_out(Work(client, spec), check_mode=check_mode)
+
+
+def carry_out(work: Work, *, check_mode: bool = False) -> Result:
+    """As converge, with a look at the cluster that others share."""
+    spec = work.spec
+    with _sentences(spec):
         guest = _find(work)
         if spec.state == "absent":
             return _remove(work, guest, check_mode)
         return _foretell(work, guest) if check_mode else _make(work, guest)
+
+
+@contextmanager
+def _sentences(spec: ServerSpec) -> Iterator[None]:
+    verb = "remove" if spec.state == "absent" else "manage"
+    try:
+        yield
     except PlanError as error:
         raise ServerError(str(error)) from error
     except (PveError, TimeoutError) as error:
@@ -139,7 +152,7 @@ def _addresses(work: Work, guest: Guest) -> list[str]:
         raise ServerError(
             f"Unable to wait for the address of server {work.spec.label}: its guest agent is off; set agent: true"
         )
-    _report.report(95, f"{work.spec.label}: waiting for its address")
+    work.report(95, f"{work.spec.label}: waiting for its address")
     return wait_for_addresses(work.client, guest.node, vmid_of(guest), work.spec.address_timeout)
 
 
@@ -169,6 +182,8 @@ def _remove(work: Work, guest: Guest | None, check_mode: bool) -> Result:
         raise ServerError(f"Unable to remove server {spec.label}: {guest.vmid} is a template")
     if guest.is_protected:
         raise ServerError(f"Unable to remove server {spec.label}: its protection is on")
+    if spec.mark is not None and not values.has_tag(values.parse_tags(guest.text("tags")), spec.mark):
+        raise ServerError(f"Unable to remove server {spec.label}: it has not got the tag {spec.mark} any more")
     plan = Plan(target, (Change("server", f"{guest.name} ({guest.vmid}) on {guest.node}", None),))
     if check_mode:
         return Result(plan, None, "absent")

@@ -11,6 +11,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import (
     PveConflict,
@@ -112,7 +113,10 @@ def _source(work: Work, template: str) -> Guest:
     row = work.resources.guest(vmid) if vmid is not None else None
     if row is not None and row["type"] != "qemu":
         raise ServerError(f"Unable to create server {work.spec.label}: {vmid} is a container")
-    source = find(work.client, work.resources, name=template if vmid is None else None, vmid=vmid)
+    source = work.resources.once(
+        ("template", template),
+        lambda: find(work.client, work.resources, name=template if vmid is None else None, vmid=vmid),
+    )
     if source is None:
         raise ServerError(f"Unable to create server {work.spec.label}: there is no template {template}")
     return source
@@ -131,7 +135,7 @@ def _with_vmid(work: Work, dispatch: Callable[[int], None]) -> int:
     """Allocate, try, allocate again; returns the vmid that the server got."""
     spec = work.spec
     for attempt in range(_VMID_ATTEMPTS):
-        vmid = spec.vmid or int(work.client.get("/cluster/nextid"))
+        vmid = spec.vmid or work.next_vmid(attempt > 0)
         try:
             dispatch(vmid)
         except (PveConflict, PveTaskFailed) as error:
@@ -169,6 +173,9 @@ def _clone(work: Work, creation: Creation, vmid: int, mark: str) -> None:
         },
         landed=lambda: _landed(work, vmid, {source.node, creation.node}, "description", mark),
         percent=(5, 60),
+        storages={spec.clone.storage} if spec.clone.storage else source.storages(),
+        # A running source is locked by each clone for itself (measured on PVE 9.1).
+        alone=source.vmid if source.running else None,
     )
 
 
@@ -198,10 +205,13 @@ def _clones_under_way(work: Work, source: Guest) -> list[str]:
 
     One may be that of a run which was killed: PVE goes on with it, and gives it its name only at its end.
     """
-    if work.spec.vmid is not None or not work.resources.being_cloned():
+    if work.spec.vmid is not None or not work.began.being_cloned():
         return []
     params = {"source": "active", "typefilter": "qmclone", "vmid": source.vmid}
-    rows = work.client.get(f"/nodes/{segment(source.node)}/tasks", params)
+    # Asked before this run has begun a clone of the source, even when it makes many.
+    rows = work.began.once(
+        ("clones", source.vmid), lambda: work.client.get(f"/nodes/{segment(source.node)}/tasks", params)
+    )
     return [row["upid"] for row in rows if row["type"] == "qmclone" and row.get("endtime") is None]
 
 
@@ -209,7 +219,7 @@ def _made_by_earlier(work: Work, vmid: int, earlier: list[str]) -> Guest | None:
     """Another server with this name that was not to be seen before. They began earlier, so they are waited for last."""
     for upid in earlier:
         with contextlib.suppress(PveTaskFailed, PveTaskTimeout):
-            work.client.wait(upid, timeout=work.spec.timeout)
+            work.began.once(("ended", upid), partial(work.client.wait, upid, timeout=work.spec.timeout))
     if not earlier:
         return None
     pairs = named(work.client, Resources.read(work.client), work.spec.label)
@@ -236,6 +246,7 @@ def _new(work: Work, creation: Creation) -> int:
             {"vmid": vmid, **params},
             landed=lambda: _landed(work, vmid, {node}, "smbios1", f"uuid={uid}"),
             percent=(5, 80),
+            storages=plan.new_volume_storages(),
         )
 
     vmid = _with_vmid(work, dispatch)

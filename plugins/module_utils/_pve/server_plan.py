@@ -359,7 +359,7 @@ def _plan_boot_order(spec: ServerSpec, guest: Guest, draft: Draft) -> None:
 
 def _plan_tags(spec: ServerSpec, guest: Guest, draft: Draft) -> None:
     """`tags` are all tags but the role's; `role` is the tag role-…, which a list of tags leaves alone."""
-    if spec.tags is None and spec.role is None:
+    if spec.tags is None and spec.role is None and spec.mark is None:
         return
     before = values.parse_tags(guest.text("tags"))
     roles = {tag for tag in before if tag.lower().startswith(ROLE_PREFIX)}
@@ -368,6 +368,8 @@ def _plan_tags(spec: ServerSpec, guest: Guest, draft: Draft) -> None:
         after |= roles
     elif spec.role:
         after.add(ROLE_PREFIX + spec.role)
+    if spec.mark is not None and not values.has_tag(after, spec.mark):
+        after.add(spec.mark)
     if values.same_tags(before, after):
         return
     if after:

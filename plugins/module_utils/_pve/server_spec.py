@@ -157,6 +157,7 @@ class ServerSpec:
     boot_order: tuple[str, ...] | None = None
     tags: frozenset[str] | None = None
     role: str | None = None
+    mark: str | None = None  # one more tag, whatever the others are: that of the fleet
     pool: str | None = None
     description: str | None = None
     power_cycle: bool = False

@@ -14,6 +14,9 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
 
 POLL_SECONDS = 1.0
 
+# Percent (None when unknown) and message.
+Report = Callable[[int | None, str], None]
+
 
 def step(
     client: PveClient,
@@ -25,17 +28,18 @@ def step(
     timeout: float,
     percent: tuple[int, int] = (0, 100),
     landed: Callable[[], Any] | None = None,
+    report: Report = _report.report,
 ) -> TaskResult | None:
     """One call and the wait for its worker, reported as `label: ...`. As PveClient.run otherwise.
 
     percent: the step's share of the whole work, from and to. timeout: seconds.
     """
     low, high = percent
-    _report.report(low, f"{label}: {path.rsplit('/', 1)[1]}")
+    report(low, f"{label}: {path.rsplit('/', 1)[1]}")
 
     def tell(progress: TaskProgress) -> None:
         share = 0 if progress.percent is None else progress.percent * (high - low) // 100
-        _report.report(low + share, f"{label}: {progress.message}")
+        report(low + share, f"{label}: {progress.message}")
 
     # Following a task's log costs a call each time; nobody pays for what nobody reads.
     listener = tell if _report.listening() else None

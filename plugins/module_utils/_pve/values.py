@@ -311,6 +311,11 @@ def same_tags(one: Iterable[str], other: Iterable[str]) -> bool:
     return {item.lower() for item in one} == {item.lower() for item in other}
 
 
+def has_tag(tags: Iterable[str], wanted: str) -> bool:
+    """Compared as in same_tags."""
+    return wanted.lower() in {item.lower() for item in tags}
+
+
 def boot_device(text: str) -> str:
     """A device that a boot order may name: a disk, CD-ROM, network device, USB or PCI device."""
     if not _BOOT_DEVICE.fullmatch(text):
