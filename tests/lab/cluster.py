@@ -17,6 +17,7 @@ from .cloudinit import CloudInit
 from .config import Config
 from .datacenter import Datacenter
 from .disks import Disks
+from .images import Images
 from .lifecycle import Lifecycle
 from .power import Power
 from .resources import Resources
@@ -27,7 +28,9 @@ from .wire import Http
 STOP_SECONDS = 1.0
 
 
-class LabPve(Http, Tasks, Resources, Datacenter, Agent, CloudInit, Power, Clone, Lifecycle, Config, Disks, FakePve):
+class LabPve(
+    Http, Tasks, Resources, Datacenter, Agent, CloudInit, Power, Clone, Lifecycle, Config, Images, Disks, FakePve
+):
     """A cluster of ``nodes`` nodes, pve1 and so on, without guests.
 
     Faults are fakepve's: ``fail()``, ``lose_quorum()``, ``set_node_offline()``, ``flaky_network()``,

@@ -20,6 +20,7 @@ from .cloudinit_options import is_cloudinit_option
 from .drives import DRIVE_KEY, NIC_KEY, UNUSED_KEY, Drive, boot_devices, drives, with_mac
 from .guest import LabGuest
 from .hotplug import hotplug_features, takes_effect
+from .tasks import Log
 
 CONTROL = frozenset(["node", "vmid", "delete", "revert", "digest", "skiplock", "force", "background_delay"])
 ROOT_ONLY = re.compile(r"args|lock|hookscript|parallel\d+")
@@ -72,6 +73,7 @@ class Config:
         async def write(values: dict[str, Any], user: str) -> None:
             changes, deletes, reverts = self._config_request(values, user)
             async with self.request_lock(values["vmid"]):
+                await self._import_changes(values, changes, lambda line: None)
                 self._write_config(values, user, changes, deletes, reverts)
 
         return await self.checked(request, write)
@@ -83,6 +85,7 @@ class Config:
             async def body(log: Any) -> None:
                 async with self.config_lock(values["vmid"]):
                     try:
+                        await self._import_changes(values, changes, log)
                         self._write_config(values, user, changes, deletes, reverts)
                     except PveError as error:
                         for key, text in (error.errors or {}).items():
@@ -143,14 +146,22 @@ class Config:
                 self.check_drive(user, node, vmid, key, str(value), default)
         return accepted
 
-    def _write_config(
-        self, values: dict[str, Any], user: str, changes: dict[str, Any], deletes: list[str], reverts: list[str]
-    ) -> None:
-        guest = self.find(values["node"], values["vmid"])
+    def _writable(self, values: dict[str, Any]) -> LabGuest:
+        guest: LabGuest = self.find(values["node"], values["vmid"])
         if values.get("digest") and values["digest"] != guest.digest():
             raise die("checksum mismatch (file change by other user?)")
         if not values.get("skiplock"):
             self._check_lock(guest)
+        return guest
+
+    async def _import_changes(self, values: dict[str, Any], changes: dict[str, Any], log: Log) -> None:
+        if any("import-from=" in str(changes[key]) for key in changes if DRIVE_KEY.match(key)):
+            await self.import_disks(self._writable(values), changes, None, log)
+
+    def _write_config(
+        self, values: dict[str, Any], user: str, changes: dict[str, Any], deletes: list[str], reverts: list[str]
+    ) -> None:
+        guest = self._writable(values)
         after = {**guest.merged(), **changes}
         self._check_balloon(after)
         if "boot" in changes:

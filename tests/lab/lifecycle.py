@@ -65,6 +65,7 @@ class Lifecycle:
         async def body(log: Log) -> None:
             async with self.config_lock(vmid):
                 try:
+                    await self.import_disks(guest, options, default, log)
                     config = self._new_config(guest, options, default, log)
                 except (PveError, TaskError) as error:
                     self._discard(guest)
