@@ -6,5 +6,6 @@
 from __future__ import annotations
 
 from .server import Lab
+from .site import LabSite, standalone_nodes
 
-__all__ = ["Lab"]
+__all__ = ["Lab", "LabSite", "standalone_nodes"]

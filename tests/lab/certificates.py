@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from cryptography import x509
@@ -24,22 +24,22 @@ class Certificates:
     certificate_file: Path
     key_file: Path
     fingerprint: str
+    ca: x509.Certificate
+    ca_key: ec.EllipticCurvePrivateKey = field(repr=False)
 
 
-def make_certificates(directory: Path, host: str = "127.0.0.1") -> Certificates:
-    """Make both in ``directory``; the server's is good for localhost, 127.0.0.1 and ``host``."""
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "PVE Fleet lab CA")])
-    ca = (
-        _builder(ca_name, ca_name, ca_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(sign_certificates=True), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
+def make_certificates(
+    directory: Path, host: str = "127.0.0.1", authority: Certificates | None = None
+) -> Certificates:
+    """Make both in ``directory``; the server's is good for localhost, 127.0.0.1 and ``host``.
+
+    With an ``authority`` there is no new CA: that one's signs the server's.
+    """
+    ca, ca_key = (authority.ca, authority.ca_key) if authority else _make_ca()
+    key = ec.generate_private_key(ec.SECP256R1())
     server_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "pve1.lab.example")])
     server = (
-        _builder(server_name, ca_name, key.public_key())
+        _builder(server_name, ca.subject, key.public_key())
         .add_extension(x509.SubjectAlternativeName(_names(host)), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(sign_certificates=False), critical=True)
@@ -52,6 +52,8 @@ def make_certificates(directory: Path, host: str = "127.0.0.1") -> Certificates:
         certificate_file=directory / "server.pem",
         key_file=directory / "server.key",
         fingerprint=server.fingerprint(hashes.SHA256()).hex(":").upper(),
+        ca=ca,
+        ca_key=ca_key,
     )
     files.ca_file.write_bytes(ca.public_bytes(serialization.Encoding.PEM))
     files.certificate_file.write_bytes(server.public_bytes(serialization.Encoding.PEM))
@@ -60,6 +62,19 @@ def make_certificates(directory: Path, host: str = "127.0.0.1") -> Certificates:
         key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return files
+
+
+def _make_ca() -> tuple[x509.Certificate, ec.EllipticCurvePrivateKey]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "PVE Fleet lab CA")])
+    ca = (
+        _builder(name, name, key.public_key())
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(sign_certificates=True), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    return ca, key
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:

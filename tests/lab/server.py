@@ -5,11 +5,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
 import secrets
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +15,7 @@ from typing import Any, Self
 from .certificates import make_certificates
 from .cluster import LabPve
 from .guest import LabGuest
+from .loop import LoopThread
 from .seed import TEMPLATE_NAME, TEMPLATE_VMID, add_guests, add_template
 
 TOKEN_NAME = "fleet"
@@ -74,8 +72,7 @@ class Lab:
         add_template(self.pve, TEMPLATE_VMID, TEMPLATE_NAME, self.nodes[0])
         add_guests(self.pve, guests)
         self.pve.settle_resources()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="lab", daemon=True)
+        self._thread = LoopThread()
 
     # -------------------------------------------------------------- life cycle
 
@@ -92,9 +89,7 @@ class Lab:
     def stop(self) -> None:
         """End every worker and connection, and remove the certificates."""
         self.do(self.pve.stop)
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+        self._thread.stop()
         self._directory.cleanup()
 
     def __enter__(self) -> Self:
@@ -136,12 +131,7 @@ class Lab:
 
     def do(self, action: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Call ``action`` on the lab's loop, await it if need be, and return its result."""
-
-        async def run() -> Any:
-            result = action(*args, **kwargs)
-            return await result if inspect.isawaitable(result) else result
-
-        return asyncio.run_coroutine_threadsafe(run(), self._loop).result()
+        return self._thread.do(action, *args, **kwargs)
 
     def vm(self, vmid: int) -> LabGuest:
         """The guest, to look at or, within ``do``, to change. KeyError when it is not there."""
