@@ -19,6 +19,7 @@ from .datacenter import Datacenter
 from .disks import Disks
 from .images import Images
 from .lifecycle import Lifecycle
+from .membership import Membership
 from .power import Power
 from .resources import Resources
 from .tasks import Tasks
@@ -29,7 +30,7 @@ STOP_SECONDS = 1.0
 
 
 class LabPve(
-    Http, Tasks, Resources, Datacenter, Agent, CloudInit, Power, Clone, Lifecycle, Config, Images, Disks, FakePve
+    Http, Tasks, Resources, Membership, Datacenter, Agent, CloudInit, Power, Clone, Lifecycle, Config, Images, Disks, FakePve
 ):
     """A cluster of ``nodes`` nodes, pve1 and so on, without guests.
 

@@ -117,7 +117,7 @@ class Resources:
         self.note(guest)  # a test may have changed the guest behind the API
         seen = self._seen(guest)
         row = {"id": guest.guest, "type": "qemu", "node": guest.node, "vmid": guest.vmid, "status": "unknown"}
-        if seen and self.nodes[guest.node]["online"]:
+        if seen and self.nodes.get(guest.node, {}).get("online"):
             running = seen["status"] == "running"
             uptime = int(time.time() - guest.started_at) if running and guest.started_at else 0
             row.update(
