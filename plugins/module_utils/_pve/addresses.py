@@ -35,12 +35,17 @@ def agent_addresses(client: PveClient, node: str, vmid: int) -> list[str] | None
         if _NOT_YET.search(error.reason) or error.outcome is not Outcome.REFUSED:
             return None
         raise
-    return [
-        item["ip-address"]
-        for interface in answer.get("result") or []
-        for item in interface.get("ip-addresses") or []
-        if _reachable(str(item.get("ip-address", "")))
-    ]
+    return addresses_in(answer)
+
+
+def addresses_in(answer: Any) -> list[str]:
+    """Those of the agent's answer to network-get-interfaces. It is the guest's own, and may be anything."""
+    result = answer.get("result") if isinstance(answer, Mapping) else None
+    interfaces = [one for one in result if isinstance(one, Mapping)] if isinstance(result, list) else []
+    lists = [one.get("ip-addresses") for one in interfaces]
+    items = [item for items in lists if isinstance(items, list) for item in items if isinstance(item, Mapping)]
+    texts = [str(item.get("ip-address", "")) for item in items]
+    return [text for text in texts if reachable(text)]
 
 
 def wait_for_addresses(client: PveClient, node: str, vmid: int, timeout: float) -> list[str]:
@@ -66,7 +71,8 @@ def static_addresses(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _reachable(text: str) -> bool:
+def reachable(text: str) -> bool:
+    """Whether it is an address at which others may reach the guest."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
