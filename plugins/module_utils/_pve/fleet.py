@@ -224,6 +224,6 @@ class _Progress:
                 if percent is not None:
                     self._percents[label] = percent
                 overall = sum(self._percents.values()) // self._total
-            _report.report(overall, message)
+                _report.report(overall, message)  # in here, so that it never seems to fall
 
         return tell
