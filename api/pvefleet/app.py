@@ -19,7 +19,7 @@ from pvefleet.access.permissions import OPEN
 from pvefleet.access.vault import load_keys
 from pvefleet.config import Settings, load_settings
 from pvefleet.dialects import SERVERS
-from pvefleet.families import Family, auth, clusters, health, servers, tasks
+from pvefleet.families import Family, auth, clusters, health, reports, servers, tasks
 from pvefleet.services import Services
 from pvefleet.version import VERSION
 
@@ -29,8 +29,10 @@ FAMILIES: tuple[Family, ...] = (
     auth.tokens,
     servers.family,
     tasks.family,
+    reports.family,
     clusters.family,
     health.health,
+    reports.health,
 )
 # A request that waits for SQLite's lock holds up all others of its worker.
 BUSY_SECONDS = 2
@@ -94,11 +96,13 @@ def create_app(settings: Settings | None = None) -> OpenAPI:
         permissions,
         forms=frozenset(endpoint for family in FAMILIES for endpoint in family.forms),
         without_login=frozenset(clusters.family.permissions if settings.clusters_api_auth == "none" else ()),
+        of_a_task=frozenset(reports.family.permissions),
     )
     idempotency.install(
         app,
         keys.derive("idempotency")[0],
-        never_kept=frozenset({*auth.sessions.permissions, *auth.tokens.permissions}),  # their answers hold tokens
+        # their answers hold tokens
+        never_kept=frozenset({*auth.sessions.permissions, *auth.tokens.permissions, reports.TOKEN_ENDPOINT}),
     )
     limiter.init_app(app)
     undeclared = sorted(set(app.view_functions) - set(permissions))

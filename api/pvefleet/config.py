@@ -81,6 +81,12 @@ class Settings(BaseSettings):
         default="10/minute",
         description="How many failed logins an address may have: a count, / and second, minute, hour or day.",
     )
+    report_rate: str = Field(
+        default="100/minute", description="How many requests under /api/v1/tasks a user may send from one address."
+    )
+    log_rate: str = Field(
+        default="1000/minute", description="How many log lines of tasks a user may report from one address."
+    )
     ratelimit_storage_uri: str = Field(
         default="memory://",
         description="Where such counts are kept. memory:// counts in each web worker for itself; a redis:// URL counts"
@@ -119,7 +125,7 @@ class Settings(BaseSettings):
     def _absolute(cls, value: Path | None) -> Path | None:
         return None if value is None else value.expanduser().absolute()
 
-    @field_validator("login_rate")
+    @field_validator("login_rate", "report_rate", "log_rate")
     @classmethod
     def _a_rate(cls, value: str) -> str:
         limits.parse_many(value)

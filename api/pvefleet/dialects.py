@@ -24,7 +24,8 @@ class Dialect(Protocol):
     @property
     def error_model(self) -> type[BaseModel]: ...
 
-    def success(self, data: Mapping[str, Any]) -> dict[str, Any]: ...
+    def success(self, data: Mapping[str, Any], message: str) -> dict[str, Any]:
+        """message: for families whose successes have one."""
 
     def error(self, kind: Kind, message: str, details: Mapping[str, Any] | None) -> dict[str, Any]: ...
 
@@ -36,7 +37,7 @@ class ServersDialect:
     language: str = "ko"
     error_model: type[BaseModel] = ServersError
 
-    def success(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    def success(self, data: Mapping[str, Any], message: str) -> dict[str, Any]:
         return {"success": True, **data}
 
     def error(self, kind: Kind, message: str, details: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -55,7 +56,7 @@ class ClustersDialect:
     language: str = "en"
     error_model: type[BaseModel] = ClustersError
 
-    def success(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    def success(self, data: Mapping[str, Any], message: str) -> dict[str, Any]:
         return dict(data)
 
     def error(self, kind: Kind, message: str, details: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -64,19 +65,20 @@ class ClustersDialect:
 
 @dataclass(frozen=True)
 class TasksDialect:
-    """{"success", "data", "timestamp"} and {"success", "error": {"code", "message", "details"}, "timestamp"}."""
+    """{"success", "data", "message", "timestamp"}, {"success", "error": {"code", "message", "details"}, "timestamp"};
+    details are a text."""
 
     language: str = "ja"
     error_model: type[BaseModel] = TasksError
 
     _CODES: ClassVar = {Kind.AUTHENTICATION_REQUIRED: "UNAUTHORIZED", Kind.PERMISSION_DENIED: "FORBIDDEN"}
 
-    def success(self, data: Mapping[str, Any]) -> dict[str, Any]:
-        return {"success": True, "data": dict(data), "timestamp": rfc3339(datetime.now(UTC))}
+    def success(self, data: Mapping[str, Any], message: str) -> dict[str, Any]:
+        return {"success": True, "data": dict(data), "message": message, "timestamp": rfc3339(datetime.now(UTC))}
 
     def error(self, kind: Kind, message: str, details: Mapping[str, Any] | None) -> dict[str, Any]:
-        code = self._CODES.get(kind, kind.name)
-        error = {"code": code, "message": message, "details": dict(details) if details else None}
+        more = "; ".join(f"{name}: {value}" for name, value in details.items()) if details else None
+        error = {"code": self._CODES.get(kind, kind.name), "message": message, "details": more}
         return {"success": False, "error": error, "timestamp": rfc3339(datetime.now(UTC))}
 
 

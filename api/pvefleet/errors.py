@@ -22,6 +22,10 @@ class Kind(enum.Enum):
     RESOURCE_NOT_FOUND = (404, "NotFound")
     METHOD_NOT_ALLOWED = (405, "MethodNotAllowed")
     CONFLICT = (409, "Conflict")
+    # The tasks family's own.
+    TASK_NOT_FOUND = (404, "TaskNotFound")
+    TASK_ALREADY_COMPLETED = (409, "TaskAlreadyCompleted")
+    INVALID_STATUS_TRANSITION = (422, "InvalidStatusTransition")
     BODY_TOO_LARGE = (413, "ContentTooLarge")
     UNSUPPORTED_MEDIA_TYPE = (415, "UnsupportedMediaType")
     IDEMPOTENCY_MISMATCH = (422, "UnprocessableContent")

@@ -29,7 +29,7 @@ from pvefleet.services import Services
 from tests.api.test_clusters import URL, body, register
 from tests.lab import Lab
 
-OPEN_PATHS = {"/auth/login", "/api/v1/auth/login", "/api/v1/auth/refresh", "/health", "/openapi.json"}
+OPEN_PATHS = {"/auth/login", "/api/v1/auth/login", "/api/v1/auth/refresh", "/health", "/api/v1/health", "/openapi.json"}
 
 
 # ------------------------------------------------------------------ routes
@@ -282,5 +282,5 @@ def test_only_declared_proxies_are_believed(make_app: Callable[..., Flask], hops
     app = make_app(proxy_hops=hops)
     addresses = []
     app.before_request_funcs.setdefault(None, []).insert(0, lambda: addresses.append(request.remote_addr))
-    app.test_client().get("/health", headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.9"})
+    app.test_client().get("/health", "/api/v1/health", headers={"X-Forwarded-For": "198.51.100.1, 203.0.113.9"})
     assert addresses == [seen]

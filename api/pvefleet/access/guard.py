@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -29,11 +30,17 @@ class CookieSessions(SecureCookieSessionInterface):
         return request.is_secure
 
 
-def install(app: Flask, permissions: Mapping[str, str], forms: frozenset[str], without_login: frozenset[str]) -> None:
+def install(
+    app: Flask,
+    permissions: Mapping[str, str],
+    forms: frozenset[str],
+    without_login: frozenset[str],
+    of_a_task: frozenset[str],
+) -> None:
     """Guards every route of app. To be called before other before_request functions are registered.
 
     permissions: what each endpoint declares. forms: endpoints that take form bodies. without_login: endpoints that
-    anybody on this machine may use.
+    anybody on this machine may use. of_a_task: endpoints that a run's own token opens for its task.
     """
     app.session_interface = CookieSessions()
     manager = flask_login.LoginManager(app, add_context_processor=False)
@@ -57,6 +64,8 @@ def install(app: Flask, permissions: Mapping[str, str], forms: frozenset[str], w
             return
         if user is None:
             raise unauthenticated()
+        if user.task_id is not None and (endpoint not in of_a_task or _task_asked_for() != user.task_id):
+            raise ApiError(Kind.PERMISSION_DENIED, "token_of_a_task", task_id=user.task_id)
         if required != ANY_USER and not user.may(required):
             raise ApiError(Kind.PERMISSION_DENIED, "permission_denied", permission=required)
 
@@ -129,8 +138,15 @@ def _user_of_bearer(request: Request) -> CurrentUser | None:
     credentials = request.authorization
     if credentials is None or credentials.type != "bearer" or not credentials.token:
         return None
-    login_id = services().tokens.login_id(credentials.token)
-    return None if login_id is None else _user_of_login(login_id)
+    claims = services().tokens.read(credentials.token)
+    user = None if claims is None else _user_of_login(claims.login_id)
+    if user is None or claims is None or claims.task_id is None:
+        return user
+    return dataclasses.replace(user, permissions=user.permissions & {"report_tasks"}, task_id=claims.task_id)
+
+
+def _task_asked_for() -> str | None:
+    return (request.view_args or {}).get("task_id")
 
 
 def _user_of_login(login_id: str) -> CurrentUser | None:

@@ -9,6 +9,7 @@ import ipaddress
 from flask import Response, request
 from flask_limiter import Limiter
 
+from pvefleet.access.guard import current_user
 from pvefleet.services import services
 
 
@@ -38,3 +39,18 @@ def _refused(response: Response) -> bool:
 limiter = Limiter(client_address, headers_enabled=True)
 # One count for all the ways to log in; a login that works costs nothing.
 login_limit = limiter.shared_limit(lambda: services().settings.login_rate, scope="login", deduct_when=_refused)
+
+
+def _agent() -> str:
+    """A user at an address: many runs may report under one user's name."""
+    return f"{current_user().id} at {client_address()}"
+
+
+def _log_lines() -> int:
+    return len(request.get_json().get("logs") or "1")
+
+
+report_limit = limiter.shared_limit(lambda: services().settings.report_rate, scope="tasks", key_func=_agent)
+log_limit = limiter.shared_limit(
+    lambda: services().settings.log_rate, scope="log lines", key_func=_agent, cost=_log_lines
+)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import jwt
@@ -14,19 +15,30 @@ ALGORITHM = "HS256"
 ISSUER = "pvefleet"
 
 
+@dataclass(frozen=True)
+class Claims:
+    """login_id: the login that the token is of. task_id: the one task that it may report on; None: it is as good as
+    the login."""
+
+    login_id: str
+    task_id: str | None
+
+
 class Tokens:
     def __init__(self, keys: Keys, lifetime: timedelta) -> None:
         self._keys = keys.derive("bearer tokens")
         self.lifetime = lifetime
 
-    def issue(self, login_id: str) -> str:
-        """A token that ends with its lifetime, or earlier with its login."""
+    def issue(self, login_id: str, task_id: str | None = None) -> str:
+        """A token that ends with its lifetime, or earlier with its login. task_id: see Claims."""
         now = datetime.now(UTC)
         claims = {"iss": ISSUER, "sid": login_id, "iat": now, "exp": now + self.lifetime}
+        if task_id is not None:
+            claims["task"] = task_id
         return jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)
 
-    def login_id(self, token: str) -> str | None:
-        """The id of the token's login; None when it is not ours or has ended."""
+    def read(self, token: str) -> Claims | None:
+        """None when the token is not ours or has ended."""
         for key in self._keys:
             try:
                 claims = jwt.decode(
@@ -34,5 +46,5 @@ class Tokens:
                 )
             except jwt.InvalidTokenError:
                 continue
-            return str(claims["sid"])
+            return Claims(str(claims["sid"]), str(claims["task"]) if "task" in claims else None)
         return None

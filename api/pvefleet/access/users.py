@@ -40,6 +40,8 @@ class CurrentUser:
     role: str
     permissions: frozenset[str]
     login_id: str = ""
+    # A run's own token may report on that task, and nothing else.
+    task_id: str | None = None
 
     is_authenticated: ClassVar[bool] = True
     is_active: ClassVar[bool] = True

@@ -140,6 +140,10 @@ class Task(Base):
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     deadline_seconds: Mapped[int]
+    # Of a task that others run and only report here.
+    kind: Mapped[str | None] = mapped_column(String(64))
+    priority: Mapped[str | None] = mapped_column(String(16))
+    description: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         UniqueConstraint("user_id", "idempotency_key"),
@@ -173,6 +177,32 @@ class TaskLog(Base):
     task_id: Mapped[str] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"), index=True)
     level: Mapped[str] = mapped_column(String(8))
     message: Mapped[str] = mapped_column(Text)
+    timestamp: Mapped[datetime]
+    context: Mapped[dict[str, Any] | None]  # what a reporting agent knows about it beside the message
+
+
+class TaskMetric(Base):
+    """What a reporting agent has measured."""
+
+    __tablename__ = "task_metrics"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[str] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"), index=True)
+    values: Mapped[dict[str, Any]]
+    timestamp: Mapped[datetime]
+
+
+class TaskError(Base):
+    """What a reporting agent has seen going wrong."""
+
+    __tablename__ = "task_errors"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    task_id: Mapped[str] = mapped_column(ForeignKey("tasks.id", ondelete="CASCADE"), index=True)
+    code: Mapped[str] = mapped_column(String(64))
+    message: Mapped[str] = mapped_column(Text)
+    details: Mapped[str | None] = mapped_column(Text)
+    stack_trace: Mapped[str | None] = mapped_column(Text)
     timestamp: Mapped[datetime]
 
 

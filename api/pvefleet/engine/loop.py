@@ -70,8 +70,7 @@ class Engine:
     def recover(self) -> None:
         """End what is left of runs that this engine does not have, and queue their tasks again."""
         with self._db.read() as session:
-            running = select(Task.id).where(Task.status == store.RUNNING, Task.id.not_in(self._runs))
-            orphans = session.scalars(running).all()
+            orphans = store.unfinished(session, self._runs)
         for task_id in orphans:
             logger.warning("%s is running, but no engine runs it; it is queued again", task_id)
             self._after_death(task_id)

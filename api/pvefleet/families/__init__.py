@@ -14,6 +14,7 @@ from pydantic import BaseModel
 
 from pvefleet.access.permissions import ANY_USER, DECLARABLE, OPEN
 from pvefleet.dialects import Dialect
+from pvefleet.language import text
 
 View = TypeVar("View", bound=Callable[..., Response])
 
@@ -50,11 +51,15 @@ class Family:
         return self._route("delete", rule, permission, options)
 
     def answer(
-        self, data: BaseModel | Mapping[str, Any], status: int = 200, headers: Mapping[str, str] | None = None
+        self,
+        data: BaseModel | Mapping[str, Any],
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        message_id: str = "succeeded",
     ) -> Response:
         """A success in the family's dialect."""
         plain = data.model_dump(mode="json") if isinstance(data, BaseModel) else data
-        response = jsonify(self.dialect.success(plain))
+        response = jsonify(self.dialect.success(plain, text(message_id)))
         response.status_code = status
         response.headers.update(headers or {})
         return response

@@ -69,7 +69,7 @@ def show_task_log(path: TaskPath, query: Paging) -> Response:
 def cancel_task(path: TaskPath) -> Response:
     """200: it is cancelled. 202: it will be, as soon as all its processes have ended."""
     task = _visible(path.task_id)
-    permission = OPERATIONS[task.operation].permission
+    permission = permission_to_cancel(task)
     if task.user_id != current_user().id and not may(permission):
         raise ApiError(Kind.PERMISSION_DENIED, "task_not_yours", permission=permission)
     try:
@@ -115,6 +115,11 @@ def stream_task(path: TaskPath) -> Response:
 
     after = (seen or 0) if complete else position
     return sse.follow(topic, after, first=first, render=render, is_last=is_last)
+
+
+def permission_to_cancel(task: Task) -> str:
+    """What it takes to cancel a task of somebody else."""
+    return "report_tasks" if task.operation == store.REPORT else OPERATIONS[task.operation].permission
 
 
 def presenter() -> Callable[[dict[str, Any]], dict[str, Any]]:

@@ -51,4 +51,5 @@ class TokenAnswer(BaseModel):
 class LogoutAnswer(BaseModel):
     success: bool = True
     data: dict[str, Any]
+    message: str
     timestamp: str

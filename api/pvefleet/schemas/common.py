@@ -65,9 +65,9 @@ class ClustersError(BaseModel):
 
 
 class TasksErrorBody(BaseModel):
-    code: str
+    code: str = Field(examples=["TASK_NOT_FOUND"])
     message: str
-    details: dict[str, Any] | None
+    details: str | None
 
 
 class TasksError(BaseModel):

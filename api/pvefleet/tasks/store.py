@@ -24,6 +24,8 @@ from pvefleet.tasks import events
 
 PENDING, RUNNING, COMPLETED, FAILED, CANCELLED = "pending", "running", "completed", "failed", "cancelled"
 FINAL = frozenset({COMPLETED, FAILED, CANCELLED})
+# The operation of tasks that others run and only report here: the engine leaves them alone.
+REPORT = "report"
 _FROM = {
     RUNNING: frozenset({PENDING}),
     PENDING: frozenset({RUNNING}),
@@ -70,8 +72,12 @@ def create(
     user_id: int | None,
     deadline_seconds: int,
     idempotency_key: str | None = None,
+    kind: str | None = None,
+    priority: str | None = None,
+    description: str | None = None,
 ) -> Task:
-    """A new pending task that holds its locks. `sealed`: its secrets, encrypted.
+    """A new pending task that holds its locks. `sealed`: its secrets, encrypted. kind, priority, description: of a
+    reported task.
 
     With an idempotency key that this user has used for the same work already, that earlier task.
     Raises ResourceLocked, KeyReused.
@@ -100,6 +106,9 @@ def create(
         created_at=moment,
         updated_at=moment,
         deadline_seconds=deadline_seconds,
+        kind=kind,
+        priority=priority,
+        description=description,
     )
     session.add(task)
     session.flush()
@@ -121,13 +130,19 @@ def holder(session: Session, resource: str) -> str | None:
     return session.execute(select(Lock.task_id).where(Lock.resource == resource)).scalar_one_or_none()
 
 
-def start(session: Session, task_id: str) -> Task | None:
-    """Make the pending task a running one, and count the attempt; None when it is not pending any more."""
+def start(
+    session: Session, task_id: str, *, message: str = "", percent: int = 0, moment: datetime | None = None
+) -> Task | None:
+    """Make the pending task a running one, and count the attempt; None when it is not pending any more.
+
+    moment: when it began, if that was not now.
+    """
     task = _row(session, task_id)
     if task.status != PENDING:
         return None
-    _enter(task, RUNNING)
-    task.started_at = task.updated_at
+    _enter(task, RUNNING, message)
+    task.progress = percent
+    task.started_at = moment or task.updated_at
     task.attempts += 1
     _tell(session, task)
     return task
@@ -150,12 +165,22 @@ def requeue(session: Session, task_id: str, *, count_attempt: bool) -> None:
 
 
 def finish(
-    session: Session, task_id: str, status: str, *, result: dict[str, Any] | None = None, error: str | None = None
+    session: Session,
+    task_id: str,
+    status: str,
+    *,
+    result: dict[str, Any] | None = None,
+    error: str | None = None,
+    message: str = "",
+    moment: datetime | None = None,
 ) -> None:
-    """End the task: release its locks, delete its secrets. Raises InvalidTransition."""
+    """End the task: release its locks, delete its secrets. moment: when it ended, if that was not now.
+
+    Raises InvalidTransition.
+    """
     task = _row(session, task_id)
-    _enter(task, status)
-    task.finished_at = task.updated_at
+    _enter(task, status, message)
+    task.finished_at = moment or task.updated_at
     task.result = result
     if status == COMPLETED:
         task.progress = 100
@@ -167,12 +192,12 @@ def finish(
 
 
 def request_cancel(session: Session, task_id: str) -> Task:
-    """Cancel a pending task now, a running one as soon as the engine has ended its processes.
+    """Cancel a pending or reported task now, a running one as soon as the engine has ended its processes.
 
     Repeating it is harmless; a completed or failed task raises InvalidTransition.
     """
     task = _row(session, task_id)
-    if task.status == PENDING:
+    if task.status == PENDING or (task.status == RUNNING and task.operation == REPORT):
         finish(session, task_id, CANCELLED)
     elif task.status == RUNNING:
         task.cancel_requested = True
@@ -181,12 +206,13 @@ def request_cancel(session: Session, task_id: str) -> Task:
     return task
 
 
-def progress(session: Session, task_id: str, percent: int | None, message: str) -> None:
-    """What a running task does now. The percentage never falls, and is 100 only when the task is completed."""
+def progress(session: Session, task_id: str, percent: int | None, message: str, *, most: int = 99) -> None:
+    """What a running task does now. The percentage never falls, and is 100 only when the task is completed, or whoever
+    runs it says so."""
     task = _row(session, task_id)
     if task.status != RUNNING:
         return
-    reached = task.progress if percent is None else max(task.progress, min(percent, 99))
+    reached = task.progress if percent is None else max(task.progress, min(percent, most))
     message = message[:LONGEST_MESSAGE]
     if (reached, message) != (task.progress, task.message):
         task.progress, task.message, task.updated_at = reached, message, now()
@@ -196,16 +222,29 @@ def progress(session: Session, task_id: str, percent: int | None, message: str) 
 def log(session: Session, task_id: str, lines: Iterable[tuple[str, str]]) -> None:
     """Add (level, message) lines to the task's log."""
     for level, message in lines:
-        line = TaskLog(task_id=task_id, level=level, message=message[:LONGEST_MESSAGE], timestamp=now())
-        session.add(line)
-        events.publish(session, events.task_topic(task_id), "log", log_view(line))
+        log_line(session, task_id, level, message, moment=now())
+
+
+def log_line(
+    session: Session, task_id: str, level: str, message: str, *, moment: datetime, context: dict[str, Any] | None = None
+) -> TaskLog:
+    """Add a line to the task's log. context: what a reporting agent knows about it beside its message."""
+    line = TaskLog(task_id=task_id, level=level, message=message[:LONGEST_MESSAGE], timestamp=moment, context=context)
+    session.add(line)
+    events.publish(session, events.task_topic(task_id), "log", log_view(line))
+    return line
 
 
 def pending(session: Session, limit: int) -> Sequence[str]:
-    """The ids of the tasks that wait, the oldest first."""
-    return session.scalars(
-        select(Task.id).where(Task.status == PENDING).order_by(Task.created_at, Task.id).limit(limit)
-    ).all()
+    """The ids of the tasks that wait for the engine, the oldest first."""
+    waiting = (Task.status == PENDING, Task.operation != REPORT)
+    return session.scalars(select(Task.id).where(*waiting).order_by(Task.created_at, Task.id).limit(limit)).all()
+
+
+def unfinished(session: Session, but: Iterable[str]) -> Sequence[str]:
+    """The ids of the tasks that the engine runs, or some engine has run, other than those."""
+    running = (Task.status == RUNNING, Task.operation != REPORT, Task.id.not_in(but))
+    return session.scalars(select(Task.id).where(*running)).all()
 
 
 def usual_seconds(session: Session, operation: str) -> float | None:
@@ -250,10 +289,10 @@ def _row(session: Session, task_id: str) -> Task:
     return session.scalars(select(Task).where(Task.id == task_id).with_for_update()).one()
 
 
-def _enter(task: Task, status: str) -> None:
+def _enter(task: Task, status: str, message: str = "") -> None:
     if task.status not in _FROM[status]:
         raise InvalidTransition(task, status)
-    task.status, task.message, task.updated_at = status, "", now()
+    task.status, task.message, task.updated_at = status, message[:LONGEST_MESSAGE], now()
 
 
 def _tell(session: Session, task: Task) -> None:
