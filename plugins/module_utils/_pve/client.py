@@ -42,6 +42,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.upid import (
     Upid,
     wait_for,
 )
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.upload import Form, has_file
 
 try:
     from proxmoxer.core import ProxmoxResource, ResourceException  # type: ignore[import-untyped]
@@ -155,7 +156,11 @@ class _Session:
         self._headers = headers
 
     def request(self, method: str, url: str, data: Any = None, params: Any = None) -> Any:
-        response = self._wire.request(method, url, data=data, params=params, headers=self._headers)
+        headers = self._headers
+        if has_file(data):
+            data = Form(data)
+            headers = {**headers, "Content-Type": data.content_type}
+        response = self._wire.request(method, url, data=data, params=params, headers=headers)
         if 300 <= response.status_code < 400:
             raise _NotPve(f"a redirect ({response.status_code})")  # proxmoxer would take it for success
         return response
@@ -233,7 +238,8 @@ class PveClient:
         self, path: str, params: Mapping[str, Any] | None = None, *, landed: Callable[[], Any] | None = None
     ) -> Any:
         """A write. landed is asked after its answer was lost: not None is the result, None means repeat the write.
-        Without landed a lost answer is PveAmbiguous. put and delete are the same."""
+        Without landed a lost answer is PveAmbiguous. put and delete are the same. The last parameter may be an
+        UploadFile."""
         return self._repeat("POST", path, params, landed)
 
     def put(

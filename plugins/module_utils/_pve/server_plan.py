@@ -99,7 +99,7 @@ class ServerPlan(Plan):
 
 def plan_server(spec: ServerSpec, guest: Guest, placement: Placement = NO_DEFAULTS) -> ServerPlan:
     """What makes an existing server what it should be. Raises PlanError when that cannot be."""
-    if guest.is_template:
+    if guest.is_template and not spec.template:
         raise PlanError(f"Unable to manage server {spec.label}: {guest.vmid} is a template")
     if spec.node is not None and spec.node != guest.node:
         raise PlanError(

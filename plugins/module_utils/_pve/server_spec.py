@@ -148,6 +148,7 @@ class ServerSpec:
     node: str | None = None
     create: bool = True
     rename: bool = False
+    template: bool = False  # whether it is a template that is managed
     clone: CloneSpec | None = None
     scalars: Mapping[str, str] = field(default_factory=dict)  # PVE key -> PVE value
     disks: Mapping[str, DiskSpec] = field(default_factory=dict)

@@ -51,7 +51,8 @@ TAIL_LINES = 15
 TAIL_WIDTH = 200
 
 # "transferred 512.0 MiB of 10.0 GiB (5.00%)", "INFO:  13% (400.0 MiB of 3.0 GiB) in 3s", "progress 1% (read ..."
-_PERCENT = re.compile(r"\((\d{1,3})(?:\.\d+)?%\)|^(?:INFO:\s+|progress )(\d{1,3})%")
+# Of qemu-img, vzdump and restore, and wget.
+_PERCENT = re.compile(r"\((\d{1,3})(?:\.\d+)?%\)|^(?:INFO:\s+|progress )(\d{1,3})%|^\s*\d+K[ .]+\s(\d{1,3})%")
 
 
 class Api(Protocol):
@@ -120,9 +121,9 @@ def warnings_of(exitstatus: str) -> int | None:
 
 
 def percent_of(line: str) -> int | None:
-    """The percentage in a line of a clone's, backup's or restore's log."""
+    """The percentage in a line of a clone's, backup's, restore's or download's log."""
     found = _PERCENT.search(line)
-    return min(int(found[1] or found[2]), 100) if found else None
+    return min(int(found[1] or found[2] or found[3]), 100) if found else None
 
 
 def log_tail(lines: Iterable[str], exitstatus: str | None = None) -> list[str]:
