@@ -6,6 +6,10 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -347,3 +351,29 @@ def test_progress_never_falls_and_ends_at_a_hundred(
     assert percents == sorted(percents)
     assert percents[-1] == 100
     assert len(set(percents)) > 4
+
+
+# ------------------------------------------------------------------------------------------------ killed in the middle
+
+
+@pytest.mark.lab(time_scale=0.1)
+@pytest.mark.parametrize("where", [("POST", "/9000/clone"), ("PUT", "/config"), ("POST", "/status/start")])
+def test_killed_and_run_again(lab: Any, tmp_path: Path, make: Make, where: tuple[str, str]) -> None:
+    """SIGKILL while some servers are being copied, configured or started: PVE goes on with what it was told."""
+    wish = module_params(lab, defaults=DEFAULTS, servers=names(10), workers=5, tag="fleet-f")
+    file = tmp_path / "arguments.json"
+    file.write_text(json.dumps({"ANSIBLE_MODULE_ARGS": wish}))
+    module = subprocess.Popen(
+        [sys.executable, "-m", "ansible_collections.pvefleet.infra.plugins.modules.proxmox_fleet", str(file)],
+        env={**os.environ, "HOME": str(tmp_path)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+    )
+    passing = iter((lambda: None, lambda: None, lambda: os.kill(module.pid, signal.SIGKILL)))
+    for _time in range(3):
+        lab.do(lab.pve.interpose, *where, lambda: next(passing)())
+    assert module.wait(timeout=60) == -signal.SIGKILL
+    assert errors(make(names(10), tag="fleet-f")) == []
+    assert sorted(guests(lab)) == [server["name"] for server in names(10)]
+    assert all(guest.running and "lock" not in guest.config for guest in guests(lab).values())
+    assert not any(outcome.changed for outcome in make(names(10), tag="fleet-f"))
