@@ -12,16 +12,20 @@ from typing import Any
 from fakepve.server import FakePve
 
 from .agent import Agent
+from .backup import Backup
 from .clone import Clone
 from .cloudinit import CloudInit
 from .config import Config
 from .datacenter import Datacenter
 from .disks import Disks
+from .firewall import Firewall
 from .images import Images
 from .lifecycle import Lifecycle
 from .membership import Membership
 from .power import Power
 from .resources import Resources
+from .rrd import Rrd
+from .storages import Storages
 from .tasks import Tasks
 from .wire import Http
 
@@ -30,7 +34,24 @@ STOP_SECONDS = 1.0
 
 
 class LabPve(
-    Http, Tasks, Resources, Membership, Datacenter, Agent, CloudInit, Power, Clone, Lifecycle, Config, Images, Disks, FakePve
+    Http,
+    Tasks,
+    Backup,
+    Rrd,
+    Storages,
+    Resources,
+    Membership,
+    Datacenter,
+    Agent,
+    CloudInit,
+    Power,
+    Firewall,
+    Clone,
+    Lifecycle,
+    Config,
+    Images,
+    Disks,
+    FakePve,
 ):
     """A cluster of ``nodes`` nodes, pve1 and so on, without guests.
 

@@ -58,6 +58,7 @@ class Disks:
                 if _is_file(store)
                 else _exists_message(store, volume)
             )
+        self.need_room(sid, guest.node, volume, size)
         store["volumes"][volume] = {
             "content": "images",
             "format": fmt,
@@ -195,6 +196,8 @@ class Disks:
         size += record["size"] if relative else 0
         if size < record["size"]:
             raise TaskError("shrinking disks is not supported")
+        if size > record["size"]:
+            self.need_room(str(drive.storage), guest.node, volume_ref(drive.volume)[1], size - record["size"])
         record["size"] = size
         drive.options["size"] = print_size(size)
         # Only the current config is written: a pending line of the same disk keeps its old size.

@@ -77,7 +77,9 @@ __all__ = [
 # A ticket lives for 2 h.
 TICKET_SECONDS = 90 * 60
 # Parameters whose values must not come back in a message of PVE's.
-SECRET_PARAMS = frozenset({"password", "cipassword", "ticket", "new-password", "confirmation-password", "otp"})
+SECRET_PARAMS = frozenset(
+    {"password", "cipassword", "ticket", "new-password", "confirmation-password", "otp", "keyring", "encryption-key"}
+)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,307 @@
+# Copyright (c) 2026, the PVE Fleet contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Storage definitions of a cluster: looked at, made what they should be, waited for on each node."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ansible_collections.pvefleet.infra.plugins.module_utils._plan import Plan
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import steps
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import (
+    PveBadRequest,
+    PveClient,
+    PveConflict,
+    PveError,
+    PveNotFound,
+    segment,
+)
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Outcome, Unable, unable
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.storage_plan import (
+    StorageSpec,
+    additions,
+    create_params,
+    plan,
+    properties,
+    split,
+    update_params,
+)
+
+# How many guests' configs are read at a time.
+WORKERS = 8
+# The keys of a guest's config that name a volume.
+_VOLUME_KEY = re.compile(r"(?:efidisk|ide|mp|sata|scsi|tpmstate|unused|virtio)\d+|rootfs|vmstate|hookscript|cicustom")
+
+
+@dataclass(frozen=True)
+class Result:
+    """storage: see describe(); None when there is none, or shall be none."""
+
+    plan: Plan
+    storage: dict[str, Any] | None
+
+
+def converge_storage(client: PveClient, spec: StorageSpec, *, check_mode: bool = False) -> Result:
+    """Makes the definition what the spec says and waits until the storage is active where it should be.
+
+    Raises Unable for what cannot be, before anything is changed where it can be known; PveError for a failed look.
+    """
+    current = observe(client, spec.name)
+    if spec.state == "absent":
+        return _remove(client, spec, current, check_mode)
+    online = _online(client)
+    _check_nodes(spec, online)
+    # One clean repetition: the digest is that of all definitions, and somebody may change another one meanwhile.
+    for last in (False, True):
+        planned = plan(current, spec)
+        if check_mode:
+            return Result(planned, describe(_foretold(current, planned, spec), []))
+        if not planned.changed:
+            break
+        try:
+            _write(client, spec, current, planned)
+            break
+        except PveConflict as error:
+            if last:
+                raise Unable(f"Unable to change storage {spec.name}: {error}") from error
+            current = observe(client, spec.name)
+    config = observe(client, spec.name)
+    if config is None:
+        raise Unable(f"Unable to define storage {spec.name}: somebody else removed it at the same time")
+    status = _wait(client, spec, config, online) if spec.wait else []
+    return Result(planned, describe(config, status))
+
+
+def observe(client: PveClient, name: str) -> dict[str, Any] | None:
+    """The definition as PVE tells it, None when there is none. Needs Datastore.Allocate on it."""
+    try:
+        found: dict[str, Any] = client.get(f"/storage/{segment(name)}")
+    except PveNotFound:
+        return None
+    return found
+
+
+def describe(config: Mapping[str, Any], status: list[dict[str, Any]]) -> dict[str, Any]:
+    """A storage in plain values. status: what each node that was asked has of it, see look()."""
+    told = properties(config)
+    rest = {
+        key: value for key, value in config.items() if key in told.keys() - {"content", "nodes", "disable", "shared"}
+    }
+    return {
+        "name": config["storage"],
+        "type": config["type"],
+        "content": split(told.get("content", "")),
+        "nodes": split(told.get("nodes", "")),
+        "enabled": told.get("disable") != "1",
+        "shared": told.get("shared") == "1",
+        "settings": rest,
+        "status": status,
+    }
+
+
+def list_storages(
+    client: PveClient,
+    *,
+    name: str | None = None,
+    kind: str | None = None,
+    content: str | None = None,
+    node: str | None = None,
+) -> list[dict[str, Any]]:
+    """The storages that the user may see and that fit, with what each node has of them, in one call a node.
+
+    node: only those that are for this node, and their state there. Raises Unable for an unknown node, PveError.
+    """
+    online = _online(client)
+    if node is not None:
+        _check_known([node], online, f"look at the storages of node {node}")
+    configs = [
+        config
+        for config in listing(client, "/storage", {"type": kind})
+        if name in (None, config["storage"])
+        and (content is None or content in split(str(config.get("content", ""))))
+        and (node is None or node in (split(str(config.get("nodes", ""))) or [node]))
+    ]
+    if not configs:
+        return []
+    rows: dict[str, dict[str, Mapping[str, Any]]] = {}
+    for each in [node] if node else sorted(online):
+        if online[each]:
+            found = listing(client, f"/nodes/{segment(each)}/storage", {"storage": name} if len(configs) == 1 else None)
+            rows[each] = {row["storage"]: row for row in found}
+    storages = []
+    for config in sorted(configs, key=lambda config: str(config["storage"])):
+        asked = [each for each in _for_nodes(config, online) if node in (None, each)]
+        status = [_status(each, rows.get(each, {}).get(config["storage"])) for each in asked]
+        storages.append(describe(config, status))
+    return storages
+
+
+def look(client: PveClient, name: str, node: str) -> dict[str, Any]:
+    """What a node has of a storage: node, state (active, inactive, disabled, unknown), total, used, available bytes.
+
+    The look itself makes the node activate the storage. A node that does not answer in time knows nothing.
+    """
+    try:
+        row = client.get(f"/nodes/{segment(node)}/storage/{segment(name)}/status", retry_seconds=0)
+    except (PveBadRequest, PveNotFound):
+        row = None  # the node has not heard of the definition yet
+    except PveError as error:
+        if error.outcome is Outcome.REFUSED:
+            raise
+        row = None  # an NFS server that does not answer holds up the node's answer as well
+    return _status(node, row)
+
+
+def _status(node: str, row: Mapping[str, Any] | None) -> dict[str, Any]:
+    if row is None:
+        return {"node": node, "state": "unknown", "total": None, "used": None, "available": None}
+    state = "disabled" if not row.get("enabled", 1) else "active" if row.get("active") else "inactive"
+    numbers = (row.get(key) if state == "active" else None for key in ("total", "used", "avail"))
+    return {"node": node, "state": state, **dict(zip(("total", "used", "available"), numbers, strict=True))}
+
+
+def _online(client: PveClient) -> dict[str, bool]:
+    """Node -> online."""
+    return {row["node"]: row.get("status") == "online" for row in listing(client, "/nodes")}
+
+
+def _for_nodes(config: Mapping[str, Any], online: Iterable[str]) -> list[str]:
+    """The nodes that a definition is for."""
+    named = split(str(config.get("nodes") or ""))
+    return sorted(node for node in online if node in (named or [node]))
+
+
+def _check_known(nodes: Iterable[str], online: Mapping[str, bool], what: str) -> None:
+    for node in nodes:
+        if node not in online:
+            raise Unable(f"Unable to {what}: there is no node {node}, only {', '.join(sorted(online))}")
+
+
+def _check_nodes(spec: StorageSpec, online: Mapping[str, bool]) -> None:
+    what = f"define storage {spec.name}"
+    _check_known(spec.nodes, online, what)
+    offline = [node for node in spec.nodes if not online[node]]
+    if offline and spec.wait and spec.wanted.get("disable") != "1":
+        raise Unable(
+            f"Unable to {what}: node {', '.join(offline)} is offline, so that it cannot become active there; leave it"
+            " out, or do not wait"
+        )
+
+
+def _foretold(current: Mapping[str, Any] | None, planned: Plan, spec: StorageSpec) -> dict[str, Any]:
+    """The definition as it would be, with what PVE adds to a new one."""
+    config = {"storage": spec.name, **(additions(spec) if current is None else current)}
+    for change in planned.changes:
+        if change.item in spec.secrets:
+            continue
+        if change.after is None:
+            config.pop(change.item, None)
+        else:
+            config[change.item] = change.after
+    return config
+
+
+def _write(client: PveClient, spec: StorageSpec, current: Mapping[str, Any] | None, planned: Plan) -> None:
+    """Raises PveConflict when the definitions have changed since they were read, Unable otherwise."""
+    shown = replace(spec, renew_secrets=False)  # secrets cannot be read back
+
+    def landed() -> bool | None:
+        now = observe(client, spec.name)
+        return True if now is not None and not plan(now, shown).changed else None
+
+    try:
+        if current is None:
+            with unable(f"define storage {spec.name}"):
+                client.post("/storage", create_params(spec), landed=landed)
+            return
+        params = {**update_params(planned.changes, spec), "digest": current.get("digest")}
+        renewing = any(change.item in spec.secrets for change in planned.changes)
+        client.put(f"/storage/{segment(spec.name)}", params, landed=(lambda: None) if renewing else landed)
+    except PveConflict:
+        raise
+    except PveError as error:
+        raise Unable(f"Unable to change storage {spec.name}: {error}") from error
+
+
+def _wait(
+    client: PveClient, spec: StorageSpec, config: Mapping[str, Any], online: Mapping[str, bool]
+) -> list[dict[str, Any]]:
+    """What the nodes have of the storage, once it is active on all that are meant and online."""
+    if properties(config).get("disable") == "1":
+        return []
+    nodes = [node for node in spec.nodes or _for_nodes(config, online) if online[node]]
+    seen: dict[str, dict[str, Any]] = {}
+    with unable(f"look at storage {spec.name}"):
+        for _ in steps.until(spec.wait_timeout):
+            for node in nodes:
+                if seen.get(node, {}).get("state") != "active":
+                    seen[node] = look(client, spec.name, node)
+            if all(status["state"] == "active" for status in seen.values()):
+                return [seen[node] for node in nodes]
+    has = ", ".join(f"{seen[node]['state']} on {node}" for node in nodes)
+    raise Unable(
+        f"Unable to activate storage {spec.name}: it is defined, but after {spec.wait_timeout} s it is {has}; the"
+        " node's system log says why"
+    )
+
+
+def _remove(client: PveClient, spec: StorageSpec, current: Mapping[str, Any] | None, check_mode: bool) -> Result:
+    planned = plan(current, spec)
+    if current is None:
+        return Result(planned, None)
+    if not spec.force:
+        _check_unused(client, spec.name, current)
+    if not check_mode:
+        with unable(f"remove storage {spec.name}"):
+            client.delete(
+                f"/storage/{segment(spec.name)}", landed=lambda: True if observe(client, spec.name) is None else None
+            )
+    return Result(planned, None)
+
+
+def _check_unused(client: PveClient, name: str, config: Mapping[str, Any]) -> None:
+    """Raises Unable when a guest's config refers to the storage, or when that cannot be known."""
+    resources = Resources.read(client)
+    nodes = set(_for_nodes(config, resources.nodes()))
+    guests = [row for row in resources.guests() if row["node"] in nodes]
+    offline = resources.offline()
+    unseen = [row for row in guests if row["node"] in offline]
+    with ThreadPoolExecutor(WORKERS) as pool, unable(f"look for what uses storage {name}"):
+        looks = pool.map(lambda row: _uses(client, row, name), (row for row in guests if row not in unseen))
+        users = sorted(user for user in looks if user is not None)
+    if users:
+        named = ", ".join(users)
+        raise Unable(
+            f"Unable to remove storage {name}: the configuration of {named} refers to it; move the disks away first, or"
+            " use force, which leaves them where they are"
+        )
+    if unseen:
+        vmids = ", ".join(str(vmid) for vmid in sorted(int(row["vmid"]) for row in unseen))
+        where = ", ".join(sorted({row["node"] for row in unseen}))
+        raise Unable(
+            f"Unable to remove storage {name}: whether {vmids} use it is not known, for {where} is offline; use force"
+            " to remove it all the same"
+        )
+
+
+def _uses(client: PveClient, row: Mapping[str, Any], name: str) -> str | None:
+    """The guest's name and vmid, if its config as it is or as it is pending refers to the storage."""
+    path = f"/nodes/{segment(row['node'])}/{row['type']}/{row['vmid']}/pending"
+    try:
+        options = client.get(path)
+    except PveNotFound:
+        return None
+    on_it = re.compile(rf"(?:^|[=,]){re.escape(name)}:")
+    config = {option["key"]: (option.get("value"), option.get("pending")) for option in options}
+    for key, values in config.items():
+        if _VOLUME_KEY.fullmatch(key) and any(on_it.search(str(value)) for value in values if value is not None):
+            called = next((config[key][0] for key in ("name", "hostname") if key in config), None)
+            return f"{called} ({row['vmid']})" if called else str(row["vmid"])
+    return None
