@@ -25,7 +25,8 @@ WEB: dict[str, Any] = {
     "members": ["100"],
 }
 # One rule is in the wrong place, one says something else.
-ORDERED: dict[str, Any] = {"name": "web", "rules": [*WEB["rules"], {"action": "ACCEPT", "proto": "tcp", "dport": "443"}]}
+HTTPS = {"action": "ACCEPT", "proto": "tcp", "dport": "443"}
+ORDERED: dict[str, Any] = {"name": "web", "rules": [*WEB["rules"], HTTPS]}
 GONE = {"name": "web", "state": "absent", "detach": True}
 
 
