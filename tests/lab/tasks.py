@@ -32,7 +32,9 @@ class Tasks:
         super().__init__(*args, **kwargs)
         self._jobs: dict[str, asyncio.Task[None]] = {}
         self._killed: set[str] = set()
-        self._endings: dict[str, tuple[str, tuple[str, ...]]] = {}
+        # What awaits the next task of a type: its ending, or its ending before it has done its work.
+        self.endings: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self.cuts: dict[str, str] = {}
         self._locks: dict[int, FileLock] = {}
 
     def _routes_task_stop(self) -> list[tuple[str, str, Any]]:
@@ -68,6 +70,9 @@ class Tasks:
         log = record["log"]
         status = "OK"
         began = time.monotonic()
+        cut = self.cuts.pop(record["type"], None)
+        if cut is not None and (myself := asyncio.current_task()) is not None:
+            asyncio.get_running_loop().call_soon(myself.cancel)
         try:
             await body(log.append)
         except TaskError as error:
@@ -79,9 +84,10 @@ class Tasks:
         if self.time_scale:
             with suppress(asyncio.CancelledError):
                 await asyncio.sleep(began + SHORTEST - time.monotonic())
-        if record["type"] in self._endings:
-            status, lines = self._endings.pop(record["type"])
+        if record["type"] in self.endings:
+            status, lines = self.endings.pop(record["type"])
             log.extend(lines)
+        status = cut or status
         record.update(status="stopped", exitstatus=status, endtime=int(time.time()))
         if status == "unexpected status":
             return  # nobody was left to write the last line
@@ -116,7 +122,14 @@ class Tasks:
 
     def end_next_task(self, kind: str, exitstatus: str, *log: str) -> None:
         """The next task of this type does its work and then ends with this status, ``WARNINGS: 1`` for instance."""
-        self._endings[kind] = (exitstatus, log)
+        self.endings[kind] = (exitstatus, log)
+
+    def cut_next_task(self, kind: str, exitstatus: str) -> None:
+        """The next task of this type is cut off where it first has to wait, and ends with this status.
+
+        One that never waits ends so after its work. ``unexpected status`` is that of a worker that was killed.
+        """
+        self.cuts[kind] = exitstatus
 
     async def kill_task(self, upid: str) -> None:
         """Kill a worker as the kernel's OOM killer would: it ends as ``unexpected status``."""

@@ -10,9 +10,9 @@ each fault that can befall it:
 3. the fault is over, `job.run(client)` succeeds whatever the first run has left, and `job.verify(lab)` holds;
 4. `job.run(client)` returns False and sends no write.
 
-So `run` must be the whole of what the module does, begin with nothing in hand, and be content with what it finds: it
-is called three times in a row. Give the work itself a short `timeout` (3 s): some faults last until it is over. In the
-lab a second of PVE lasts 10 ms, and every fault costs a run of its own: a job should do its work once and be small.
+So `run` must be the whole of what the module does, begin with nothing in hand, and be content with what it finds: it is
+called three times in a row. Its `timeout` is 10 s, of which the clock of the matrix makes one; a second of PVE lasts
+10 ms there. Every fault costs a run of its own, so a job should do its work once and be small.
 
 `writes` and `tasks` are exactly those of an undisturbed run: a test compares them.
 """

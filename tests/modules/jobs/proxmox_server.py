@@ -19,7 +19,7 @@ DISKS = ["vm-100-cloudinit", "vm-100-disk-0", "vm-100-disk-1"]
 
 
 def _make(client: PveClient, **options: Any) -> bool:
-    return converge(client, server_spec({"name": "web-01", "timeout": 3, **options})).plan.changed
+    return converge(client, server_spec({"name": "web-01", "timeout": 10, **options})).plan.changed
 
 
 def _create(client: PveClient) -> bool:
