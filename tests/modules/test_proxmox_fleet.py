@@ -287,6 +287,7 @@ def test_prune_takes_the_fleets_own_and_nothing_else(lab: Any, make: Make, clien
     assert guests(lab)["f-09"].config["tags"] == "blue;fleet-f"
 
     foretold = make(names(2), tag="fleet-f", prune=True, check_mode=True)
+    assert errors(foretold) == []
     assert {outcome.spec.label for outcome in foretold if outcome.changed} == {"f-02", "f-09"}
     assert len(guests(lab)) == 6
     made = make(names(2), tag="fleet-f", prune=True)
