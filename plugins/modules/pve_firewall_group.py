@@ -43,9 +43,9 @@ options:
     description:
       - All rules of the group, in the order in which they apply. An empty list removes all. Not managed unless given.
       - A rule that is given without an option that it has now loses it.
-      - The rules are in effect between the calls, too. New rules are made first, from the last to the first, each
-        moved to its place at once; then rules are changed and moved; what is superfluous goes last. So nothing is cut
-        off that is allowed before and after. A new rule is at the top for the time of one call.
+      - The rules are in effect between the calls, too. They are put right from the last to the first; what is
+        superfluous goes last. PVE makes every new rule at the top; one that belongs further down is there for the time
+        of one call, and then moved to its place at once.
       - PVE does not let a rule of a group name a network device; see O(interface).
     type: list
     elements: dict

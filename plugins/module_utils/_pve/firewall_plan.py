@@ -96,8 +96,8 @@ def plan_rules(present: Sequence[Rule], wanted: Sequence[Rule]) -> list[Op]:
     """The calls that make `wanted` of `present`, in the order in which they are to be made.
 
     Their number is the smallest there is, unless the lists differ by so much that finding it would take too long.
-    New rules come first, from the bottom to the top, each moved to its place at once; what is superfluous goes last. So
-    traffic that old and new rules let through is not cut off in between by a rule that is missing.
+    Rules are put right from the bottom to the top, a new one moved to its place at once; what is superfluous goes last.
+    So nothing that is wanted and there already is missing in between.
     """
     numbers: dict[Content, int] = {}
     have = [numbers.setdefault(content(rule), len(numbers)) for rule in present]
