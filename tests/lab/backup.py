@@ -30,6 +30,8 @@ RATE = 500 * 1024**2
 STEPS = 20
 # What a restored guest boots into: not part of its config, but on its disks.
 SYSTEM = ("acpi", "agent_hangs", "start_secs", "stop_secs", "shutdown_secs", "agent_secs")
+# Options of the new config that a restore takes. PVE takes more.
+OVERRIDES = ("name", "memory", "cores", "sockets")
 VARIABLE = re.compile(r"\{\{(.*?)\}\}")
 PERIODS = {
     "keep-hourly": "%Y/%m/%d/%H",
@@ -388,6 +390,7 @@ class Backup:
         for name, value in record["system"].items():
             setattr(guest, name, value)
         guest.agent = copy.deepcopy(record["agent"])
+        config.update({key: values[key] for key in OVERRIDES if key in values})
         guest.pending.clear()
         guest.template = bool(config.get("template"))
         if guest.template:
