@@ -118,7 +118,7 @@ def read_groups(client: PveClient, name: str | None = None) -> tuple[list[dict[s
             groups.append(
                 {
                     "name": row["group"],
-                    "comment": row.get("comment", ""),
+                    "comment": _comment(row),
                     "rules": describe_rules(table.rules),
                     "digest": table.digest,
                     "members": [_guest(client, resources, use, row["group"]) for use in using if use.row],
@@ -181,7 +181,7 @@ def _find(client: PveClient, spec: GroupSpec) -> _Group | None:
     row = rows[name]
     return _Group(
         name,
-        str(row.get("comment", "")),
+        _comment(row),
         row.get("digest"),
         RuleTable(client, _path(name), f"security group {name}"),
     )
@@ -287,13 +287,15 @@ def _apply_present(journal: Journal, spec: GroupSpec, work: _Work) -> None:
         journal.write("POST", GROUPS, params, lambda: True if _row(client, spec.name) is not None else None)
     elif group.name != spec.name or spec.comment not in (None, group.comment):
         # PVE also rewrites the rules that refer to a group when it is renamed.
-        params = {"group": spec.name, "rename": group.name, "comment": spec.comment, "digest": group.digest}
+        # An empty parameter is none to PVE; a blank is, and is trimmed when the file is read again.
+        comment = " " if spec.comment == "" else spec.comment
+        params = {"group": spec.name, "rename": group.name, "comment": comment, "digest": group.digest}
 
         def landed() -> bool | None:
             row = _row(client, spec.name)
             if row is None or (group.name != spec.name and _row(client, group.name) is not None):
                 return None
-            return True if spec.comment in (None, str(row.get("comment", ""))) else None
+            return True if spec.comment in (None, _comment(row)) else None
 
         journal.write("POST", GROUPS, params, landed)
     if table is None or table.path != _path(spec.name):
@@ -306,6 +308,10 @@ def _apply_present(journal: Journal, spec: GroupSpec, work: _Work) -> None:
             written.read()
     parallel(lambda each: apply_member(journal, *each), work.members)
     parallel(lambda each: each[0].apply(journal, each[1]), work.detached)
+
+
+def _comment(row: Mapping[str, Any]) -> str:
+    return str(row.get("comment", "")).strip()
 
 
 def _row(client: PveClient, name: str) -> Mapping[str, Any] | None:

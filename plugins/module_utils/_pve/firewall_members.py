@@ -283,7 +283,7 @@ def apply_member(journal: Journal, member: Member, steps: MemberSteps) -> None:
     if steps.nics:
 
         def landed() -> bool | None:
-            now = client.get(f"{path}/config")
-            return True if all(now.get(nic) == text for nic, text in steps.nics.items()) else None
+            now = replace(guest, config=client.get(f"{path}/config"))
+            return True if all(_filtered(now, nic) is None for nic in steps.nics) else None
 
         journal.write("PUT", f"{path}/config", {**steps.nics, "digest": guest.digest}, landed)
