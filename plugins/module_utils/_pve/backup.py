@@ -280,7 +280,12 @@ def own_tasks(
     user = f"{connection.user}!{connection.token_id}" if connection.token_id else connection.user
     rows = client.get(f"/nodes/{segment(node)}/tasks", {"vmid": vmid, "typefilter": kind, "source": "all"})
     own = [row for row in rows if row["type"] == kind and (anyones or Upid.parse(row["upid"]).user == user)]
-    return {str(row["upid"]): row for row in sorted(own, key=lambda row: -int(row["starttime"]))}
+    return {str(row["upid"]): row for row in sorted(own, key=began, reverse=True)}
+
+
+def began(row: Mapping[str, Any]) -> tuple[int, int]:
+    """When a task of a node began, to be compared: the second, and within it the clock ticks of its process."""
+    return int(row["starttime"]), int(str(row["upid"]).split(":")[3], 16)
 
 
 def newer_task(client: PveClient, node: str, vmid: int, kind: str, earlier: Collection[str]) -> Callable[[], Any]:

@@ -17,6 +17,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import 
     Result,
     absent,
     backup_places,
+    began,
     clocks,
     find_volume,
     newer_task,
@@ -192,7 +193,7 @@ def _came_from(client: PveClient, target: _Target, source: Backup) -> bool:
         if not ended:
             return False
         last, row = next(iter(ended.items()))
-        if any(int(other["starttime"]) > int(row["starttime"]) for other in removed.values()):
+        if any(began(other) > began(row) for other in removed.values()):
             return False
         path = f"/nodes/{segment(target.node)}/tasks/{segment(last)}/log"
         log = [str(line.get("t", "")) for line in client.get(path, {"limit": _LOG_LINES})]
