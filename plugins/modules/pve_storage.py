@@ -40,7 +40,7 @@ options:
       - Needed for a storage that does not exist yet.
     type: str
   pool:
-    description: Name of the ZFS pool or file system. Cannot be changed.
+    description: Name of the ZFS pool or file system, or of another backend's pool. Cannot be changed for ZFS.
     type: str
   vgname:
     description: Name of the volume group. Cannot be changed.
@@ -49,7 +49,7 @@ options:
     description: Name of the thin pool in O(vgname). Cannot be changed.
     type: str
   server:
-    description: Address of the NFS server. Cannot be changed.
+    description: Address of the server, of NFS and of others that have one. Cannot be changed.
     type: str
   export:
     description: What the NFS server exports. Cannot be changed.
@@ -101,7 +101,8 @@ options:
     type: dict
   settings:
     description:
-      - Further properties of the definition by PVE's own names, as in V({bwlimit: "migration=102400"}).
+      - Further properties of the definition by PVE's own names, as in V({bwlimit: "migration=102400"}). What is an
+        option of its own is refused here.
       - An empty value clears a property.
     type: dict
   secrets:
@@ -162,8 +163,8 @@ EXAMPLES = r"""
     name: pbs
     type: pbs
     content: [backup]
+    server: pbs.example.com
     settings:
-      server: pbs.example.com
       datastore: main
       username: fleet@pbs
       fingerprint: 09:3A:5C:D1:6B:5E:0C:4A:88:1D:77:94:F2:3B:60:AE:15:C8:29:E3:7F:D0:4B:96:A1:5D:82:FE:33:0B:C7:64
@@ -220,7 +221,7 @@ storage:
       description: Whether it is the same on every node.
       type: bool
     settings:
-      description: The other properties of its definition by PVE's names.
+      description: The other properties of its definition by PVE's names, as booleans or text.
       type: dict
     status:
       description: The nodes that were waited for; an empty list in check mode, and when O(wait=false).

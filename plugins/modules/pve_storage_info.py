@@ -95,7 +95,9 @@ storages:
       description: Whether it is the same on every node.
       type: bool
     settings:
-      description: The other properties of its definition by PVE's names. PVE does not show passwords and keys.
+      description:
+        - The other properties of its definition by PVE's names, as booleans or text.
+        - PVE does not show passwords and keys.
       type: dict
     status:
       description: What each node that it is for has of it.

@@ -25,6 +25,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Outcome, Unable, unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.storage_plan import (
+    BOOLEANS,
     StorageSpec,
     additions,
     create_params,
@@ -91,9 +92,8 @@ def observe(client: PveClient, name: str) -> dict[str, Any] | None:
 def describe(config: Mapping[str, Any], status: list[dict[str, Any]]) -> dict[str, Any]:
     """A storage in plain values. status: what each node that was asked has of it, see look()."""
     told = properties(config)
-    rest = {
-        key: value for key, value in config.items() if key in told.keys() - {"content", "nodes", "disable", "shared"}
-    }
+    apart = {"content", "nodes", "disable", "shared"}
+    rest = {key: text == "1" if key in BOOLEANS else text for key, text in told.items() if key not in apart}
     return {
         "name": config["storage"],
         "type": config["type"],

@@ -238,13 +238,16 @@ def canonical(key: str, value: Any) -> str:
         raise ValueError(f"{key}: must be a text, a number, a boolean or a list")
     if key in _LISTS:
         items = split(value) if isinstance(value, str) else [str(item).strip() for item in value]
+        crowded = next((item for item in items if len(split(item)) > 1), None)
+        if crowded is not None:
+            raise ValueError(f"{key}: {crowded!r} is more than one item")
         return ",".join(sorted({item for item in items if item}))
     if key == "prune-backups":
         return _keep(value)
     if isinstance(value, bool):
         text = "1" if value else "0"
     elif isinstance(value, list | tuple):
-        text = ",".join(str(item) for item in value)
+        text = ",".join(str(item) for item in value).strip()
     else:
         text = str(value).strip()
     if key in BOOLEANS and text:
