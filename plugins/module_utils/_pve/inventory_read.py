@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,7 +36,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.inventory impo
     tag_facts,
 )
 
-# For how long a read of one guest is repeated: a thousand guests would wait in vain for a node that has just died.
+# For how long a read is repeated. Everybody waits for an inventory, and in vain for what has just died.
 _RETRY_SECONDS = 5.0
 
 
@@ -100,7 +100,7 @@ def read(connections: Sequence[Connection], wish: Wish, *, workers: int, skip_un
 
 def _client(connection: Connection) -> PveClient:
     try:
-        return PveClient(connection)
+        return PveClient(replace(connection, retry_seconds=min(connection.retry_seconds, _RETRY_SECONDS)))
     except PveError as error:
         raise Unable(f"Unable to use cluster {label(connection)}: {error}") from error
 
@@ -168,7 +168,7 @@ def _details(client: PveClient, facts: Mapping[str, Any], wish: Wish) -> dict[st
     config: Mapping[str, Any] | None = None
     found: dict[str, Any] = {}
     if wish.reads_config:
-        config = client.get(f"{path}/config", retry_seconds=_RETRY_SECONDS)
+        config = client.get(f"{path}/config")
         if not isinstance(config, Mapping):
             raise cluster.strange(client, f"{path}/config")
         # the listing's tags are as fresh, but its name may be that of before a rename
@@ -192,7 +192,7 @@ def _details(client: PveClient, facts: Mapping[str, Any], wish: Wish) -> dict[st
 def _told(client: PveClient, kind: str, path: str, config: Mapping[str, Any] | None) -> list[str]:
     """What the guest itself says; PVE looks into a container without an agent."""
     if kind == "lxc":
-        interfaces = client.get(f"{path}/interfaces", retry_seconds=_RETRY_SECONDS)
+        interfaces = client.get(f"{path}/interfaces")
         rows = [row for row in interfaces if isinstance(row, Mapping)] if isinstance(interfaces, list) else []
         texts = [str(row.get(key, "")).partition("/")[0] for row in rows for key in ("inet", "inet6")]
         return [text for text in texts if reachable(text)]
