@@ -11,7 +11,8 @@ short_description: Security groups of Proxmox VE's firewall, and who uses them
 version_added: 0.2.0
 description:
   - Returns one security group or all of them, with their rules and with everything that refers to them.
-  - The rules of every guest are read for that, one call each, some at a time.
+  - The rules of every guest are read for that, one call each, some at a time. PVE leaves out guests that the login may
+    not see, without a word.
 author:
   - the PVE Fleet contributors (@pvefleet)
 extends_documentation_fragment:

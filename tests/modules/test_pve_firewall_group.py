@@ -347,6 +347,21 @@ def test_absent_takes_it_off_whatever_uses_it(lab: Any, client: PveClient, make:
     assert writes(lab, mark) == []
 
 
+def test_who_may_not_see_all_servers_cannot_tell_who_uses_a_group(lab: Any, make: Make) -> None:
+    add_server(lab, 101, "web-01")
+    make(rules=[HTTP], members=["web-01"])
+    lab.do(lab.pve.add_user, "net@pve", "secret-77", ("Sys.Audit", "Sys.Modify"))
+    connection = lab.connection(user="net@pve", password="secret-77", token_id=None, token_secret=None)
+    blind = PveClient(connection)
+    mark = len(lab.requests)
+    for wish in ({"state": "absent"}, {"state": "absent", "detach": True}, {"members": [], "members_exclusive": True}):
+        with pytest.raises(Unable, match=r"security group web: net@pve needs VM.Audit on /vms"):
+            converge(blind, group_spec({"name": "web", **wish}))
+    assert writes(lab, mark) == []
+    assert converge(blind, group_spec({"name": "web", "rules": [SSH]})).plan.changed
+    blind.close()
+
+
 def test_an_offline_node_leaves_room_for_doubt(lab: Any, client: PveClient, make: Make) -> None:
     add_server(lab, 101, "web-01")
     make(rules=[HTTP])
@@ -364,7 +379,37 @@ def test_an_offline_node_leaves_room_for_doubt(lab: Any, client: PveClient, make
         make(members=[], members_exclusive=True)
 
 
-# -------------------------------------------------------------------------------------------------- strangers
+# ---------------------------------------------------------------------------------- lost answers and strangers
+
+
+@pytest.mark.parametrize("status", [None, 595, 596])
+@pytest.mark.parametrize(
+    ("after", "method", "path"),
+    [("nabc", "POST", ""), ("cab", "PUT", "/2"), ("xbc", "PUT", "/0"), ("ab", "DELETE", "/2")],
+)
+def test_a_lost_answer_doubles_nothing(
+    lab: Any, make: Make, after: str, method: str, path: str, status: int | None
+) -> None:
+    make(rules=letters("abc"))
+    lab.do(lab.pve.lose_answer, method, f"{GROUP}{path}", status)
+    mark = len(lab.requests)
+    made = make(rules=letters(after))
+    assert writes(lab, mark) == [(method, f"{GROUP}{path}")]
+    assert comments(lab).replace(" ", "") == after
+    assert "".join(rule["comment"] for rule in made.group["rules"]) == after
+    assert not make(rules=letters(after)).plan.changed
+
+
+@pytest.mark.parametrize(("method", "path"), [("POST", ""), ("PUT", "/1"), ("DELETE", "/2")])
+def test_a_write_that_never_arrived_is_repeated(lab: Any, make: Make, method: str, path: str) -> None:
+    make(rules=letters("abc"))
+    after = {"POST": "nabc", "PUT": "axc", "DELETE": "ab"}[method]
+    lab.do(lab.pve.fail, method, f"{GROUP}{path}", 596, "Connection timed out", times=1)
+    made = make(rules=letters(after))
+    assert made.plan.changed
+    assert comments(lab).replace(" ", "") == after
+
+
 
 
 def test_a_stranger_s_change_is_read_once_more(lab: Any, make: Make) -> None:

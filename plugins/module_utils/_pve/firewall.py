@@ -11,7 +11,12 @@ from functools import reduce
 from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._plan import Change, Plan
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveConflict, segment
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import (
+    PveClient,
+    PveConflict,
+    PveForbidden,
+    segment,
+)
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable, unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_members import (
     Journal,
@@ -229,6 +234,13 @@ def _check_references(client: PveClient, rules: Sequence[Rule]) -> None:
         raise Unable(f"rules: the datacenter has no {', no '.join(missing)}")
 
 
+def _check_sight(client: PveClient) -> None:
+    """PVE leaves out what a login may not see, without a word."""
+    rights = client.get("/access/permissions", {"path": "/vms"})
+    if not any(privileges.get("VM.Audit") for privileges in rights.values()):
+        raise PveForbidden(f"{client.connection.user} needs VM.Audit on /vms to see every server that may use it")
+
+
 def _names(rows: Sequence[Mapping[str, Any]], kind: str) -> set[str]:
     names = {str(row["name"]) for row in rows if row["type"] == kind}
     return {name.lower() for name in names} if kind == "alias" else names
@@ -260,6 +272,7 @@ def _observe_members(
         raise Unable(f"members and remove_members both mean {', '.join(twice)}")
     others = [(found.guest.name, found.table) for found in gone.values()]
     if spec.members_exclusive:
+        _check_sight(client)
         uses, unread = guests_tables(client, resources)
         if unread:
             raise Unable(
@@ -333,6 +346,7 @@ def _observe_absent(client: PveClient, spec: GroupSpec) -> _Work:
             f"Unable to remove {target}: {', '.join(offline)} is offline, and so it is not known whether something"
             " there uses it"
         )
+    _check_sight(client)
     uses, _unread = guests_tables(client, resources)
     using = [use.table for use in (*other_tables(client, resources), *uses) if use.table.uses([spec.name])]
     labels = [table.label for table in using]
