@@ -281,6 +281,15 @@ class Backup:
         volume = self.storages[sid]["volumes"].get(name, {})
         return not self.storages[sid].get("shared") and volume.get("node") not in (None, values["node"])
 
+    def _item(self, name: str, volname: str, volume: dict[str, Any]) -> dict[str, Any]:
+        """A row of the listing, which has no more than the first line of the notes."""
+        item: dict[str, Any] = super()._item(name, volname, volume)
+        if volume["content"] == "backup":
+            item["subtype"] = "lxc" if "vzdump-lxc-" in volname else "qemu"
+            if item.get("notes"):
+                item["notes"] = item["notes"].partition("\n")[0]
+        return item
+
     async def _content_put(self, values: dict[str, Any], user: str) -> None:
         sid, name, volid = self._volume_target(values)[:3]
         if self._elsewhere(values):
