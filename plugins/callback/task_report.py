@@ -203,7 +203,7 @@ class CallbackModule(CallbackBase):
         self._hosts = {host: {name: counts[name] for name in STATS} for host, counts in hosts.items()}
         bad = [host for host, counts in self._hosts.items() if counts["failures"] or counts["unreachable"]]
         sums = " ".join(f"{name}={sum(counts[name] for counts in hosts.values())}" for name in STATS)
-        summary = f"{len(hosts)} hosts: {sums}"
+        summary = f"{len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}: {sums}"
         if bad:
             error = f"; {self._last_error}" if self._last_error else ""
             self._end = ("FAILED", f"{len(bad)} of {summary}{error}")
