@@ -97,12 +97,12 @@ options:
     description: Block size of ZFS volumes, as in V(16k).
     type: str
   prune_backups:
-    description: Which backups are kept, as in V({keep-daily: 7, keep-weekly: 4}). An empty dictionary clears it.
+    description: "Which backups are kept, as in V({keep-daily: 7, keep-weekly: 4}). An empty dictionary clears it."
     type: dict
   settings:
     description:
-      - Further properties of the definition by PVE's own names, as in V({bwlimit: "migration=102400"}). What is an
-        option of its own is refused here.
+      - "Further properties of the definition by PVE's own names, as in V({bwlimit: migration=102400}). What is an option
+        of its own is refused here."
       - An empty value clears a property.
     type: dict
   secrets:

@@ -104,7 +104,14 @@ def page(path: str, lab: Lab, folder: Path, **replaced: str) -> Page:
     shutil.copy(lab.ca_file, folder / "pve-root-ca.pem")
     text = (CHECKOUT / path).read_text()
     endpoints = {f"https://pve{number}.example.com:8006": lab.api_endpoint for number in (1, 2)}
-    for old, new in {**endpoints, "fleet@pve!fleet": lab.token_id, **replaced}.items():
+    user, token = lab.token_id.split("!")
+    login = {
+        "fleet@pve!fleet": lab.token_id,
+        # in a registry's file they are apart
+        "user: fleet@pve\n": f"user: {user}\n",
+        "token_id: fleet\n": f"token_id: {token}\n",
+    }
+    for old, new in {**endpoints, **login, **replaced}.items():
         text = text.replace(old, new)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "PVEFLEET_"))}
     environment = {
@@ -205,3 +212,24 @@ def test_getting_started(lab: Lab, tmp_path: Path) -> None:
     assert states(lab) == {"second": "running"}
     with pytest.raises(requests.ConnectionError):
         requests.get(f"http://127.0.0.1:{port}/health", timeout=5)
+
+
+def test_clusters_and_credentials(lab: Lab, tmp_path: Path) -> None:
+    text = (CHECKOUT / "docs/guides/clusters-and-credentials.md").read_text()
+    (printed_pin,) = re.findall(r'tls_fingerprint: "([0-9A-F:]{95})"', text)
+    guide = page("docs/guides/clusters-and-credentials.md", lab, tmp_path, **{printed_pin: lab.fingerprint})
+    guide.environment["LAB_PASSWORD"] = lab.password
+    printed = guide.run()
+    assert [out.count("local-lvm shared; lab is healthy") for out in printed] == [1, 1, 0]
+    assert (tmp_path / "clusters.yml").read_text().startswith("$ANSIBLE_VAULT;")
+    assert recaps("".join(printed)) == [0, 0, 0]
+
+
+def test_servers(lab: Lab, tmp_path: Path) -> None:
+    guide = page("docs/guides/servers.md", lab, tmp_path)
+    printed = guide.run()
+    assert recaps("".join(printed)) == [1, 1, 2, 0, 1, 1, 1, 0]
+    assert "on pve1: 10.0.0.5" in printed[0]
+    assert "after the next start: cores memory" in printed[1]
+    assert "running with local-lvm:" in printed[2]
+    assert states(lab) == {}
