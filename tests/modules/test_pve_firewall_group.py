@@ -223,7 +223,8 @@ def test_what_rules_name_has_to_be_there(lab: Any, client: PveClient, make: Make
     client.post("/cluster/firewall/ipset", {"name": "admins"})
     client.post("/cluster/firewall/aliases", {"name": "Office", "cidr": "10.0.0.0/8"})
     right = [{"action": "ACCEPT", "macro": "ssh", "source": "+admins", "dest": "office"}]
-    make(rules=right)
+    foretold = make(rules=right, check_mode=True)
+    assert make(rules=right).group == foretold.group
     assert not make(rules=right).plan.changed
 
 
@@ -400,6 +401,18 @@ def test_a_lost_answer_doubles_nothing(
     assert not make(rules=letters(after)).plan.changed
 
 
+@pytest.mark.parametrize("status", [None, 595, 596])
+def test_a_lost_answer_to_a_new_name_or_comment(lab: Any, make: Make, status: int | None) -> None:
+    make(comment="one")
+    for wish in ({"comment": "two"}, {"comment": ""}):
+        lab.do(lab.pve.lose_answer, "POST", "/cluster/firewall/groups", status)
+        assert make(**wish).group["comment"] == wish["comment"]
+    lab.do(lab.pve.lose_answer, "POST", "/cluster/firewall/groups", status)
+    assert make("shop", rename_from="web").plan.changed
+    assert list(lab.pve.firewall_config("cluster")["groups"]) == ["shop"]
+    assert not make("shop", rename_from="web", comment="").plan.changed
+
+
 @pytest.mark.parametrize(("method", "path"), [("POST", ""), ("PUT", "/1"), ("DELETE", "/2")])
 def test_a_write_that_never_arrived_is_repeated(lab: Any, make: Make, method: str, path: str) -> None:
     make(rules=letters("abc"))
@@ -420,6 +433,14 @@ def test_a_stranger_s_change_is_read_once_more(lab: Any, make: Make) -> None:
     assert comments(lab) == "c a b"
     assert made.plan.changed
     assert not make(rules=letters("cab")).plan.changed
+
+
+def test_a_group_that_a_stranger_makes_first(lab: Any, make: Make) -> None:
+    rule = {"type": "in", "action": "DROP", "comment": "X", "enable": 1}
+    groups = lab.pve.firewall_config("cluster")["groups"]
+    lab.do(lab.pve.interpose, "POST", "/cluster/firewall/groups", lambda: groups.update(web=[rule]))
+    assert make(rules=letters("ab")).plan.changed
+    assert comments(lab) == "a b"
 
 
 def test_a_stranger_s_rule_beside_a_new_one_is_seen(lab: Any, make: Make) -> None:

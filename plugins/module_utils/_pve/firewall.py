@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._plan import Change, Plan
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import (
+    PveBadRequest,
     PveClient,
     PveConflict,
     PveForbidden,
@@ -43,6 +44,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_plan 
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_spec import GroupSpec, references
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
+from ansible_collections.pvefleet.infra.plugins.module_utils._report import report
 
 GROUPS = "/cluster/firewall/groups"
 # Somebody's rules, and the calls that take the group out of them.
@@ -209,29 +211,33 @@ def _observe_present(client: PveClient, spec: GroupSpec) -> _Work:
     if spec.comment is not None and spec.comment != comment:
         changes.append(Change("comment", comment, spec.comment))
     present = group.table.rules if group else []
-    rules = [] if spec.rules is None else plan_rules(present, spec.rules)
-    if rules:
-        _check_references(client, spec.rules or ())
-        changes.append(Change("rules", describe_rules(present), describe_rules(spec.rules or ())))
+    rules: list[Op] = []
+    if spec.rules is not None and plan_rules(present, spec.rules):
+        wanted = _referring(client, spec.rules)
+        rules = plan_rules(present, wanted)
+        changes.append(Change("rules", describe_rules(present), describe_rules(wanted)))
     names = {spec.name, group.name if group else spec.name}
     members, detached, more = _observe_members(client, spec, names)
     plan = Plan(f"security group {spec.name}", (*changes, *more))
     return _Work(plan, group, members, detached, rules)
 
 
-def _check_references(client: PveClient, rules: Sequence[Rule]) -> None:
-    """What rules name has to be there; PVE would say so in the middle of the work."""
+def _referring(client: PveClient, rules: Sequence[Rule]) -> list[Rule]:
+    """The rules with macros as PVE spells them. What they name has to be there: PVE would only say so in the middle of
+    the work."""
     macros, aliases, ipsets = references(rules)
     missing = []
+    known: dict[str, str] = {}
     if macros:
-        known = {str(row["macro"]).lower() for row in client.get("/cluster/firewall/macros")}
-        missing += [f"macro {name}" for name in sorted(macros - known)]
+        known = {str(row["macro"]).lower(): str(row["macro"]) for row in client.get("/cluster/firewall/macros")}
+        missing += [f"macro {name}" for name in sorted(macros - known.keys())]
     if aliases or ipsets:
         rows = client.get("/cluster/firewall/refs")
         missing += [f"alias {name}" for name in sorted(aliases - _names(rows, "alias"))]
         missing += [f"IP set {name}" for name in sorted(ipsets - _names(rows, "ipset"))]
     if missing:
         raise Unable(f"rules: the datacenter has no {', no '.join(missing)}")
+    return [{**rule, "macro": known[str(rule["macro"]).lower()]} if "macro" in rule else rule for rule in rules]
 
 
 def _check_sight(client: PveClient) -> None:
@@ -297,7 +303,12 @@ def _apply_present(journal: Journal, spec: GroupSpec, work: _Work) -> None:
     table = group.table if group else None
     if group is None:
         params = {"group": spec.name, "comment": spec.comment or None}
-        journal.write("POST", GROUPS, params, lambda: True if _row(client, spec.name) is not None else None)
+        try:
+            journal.write("POST", GROUPS, params, lambda: True if _row(client, spec.name) is not None else None)
+        except PveBadRequest as error:
+            if _row(client, spec.name) is None:
+                raise
+            raise PveConflict("somebody else has just made it") from error
     elif group.name != spec.name or spec.comment not in (None, group.comment):
         # PVE also rewrites the rules that refer to a group when it is renamed.
         # An empty parameter is none to PVE; a blank is, and is trimmed when the file is read again.
@@ -314,12 +325,14 @@ def _apply_present(journal: Journal, spec: GroupSpec, work: _Work) -> None:
     if table is None or table.path != _path(spec.name):
         table = RuleTable(client, _path(spec.name), f"security group {spec.name}")
         if work.rules and group is None and table.rules:
-            raise PveConflict(f"security group {spec.name} was made by somebody else at the same time")
+            raise PveConflict("somebody else has just made rules for it")
+    if work.rules:
+        report(None, f"{table.label}: {len(work.rules)} calls for its rules")
     table.apply(journal, work.rules)
     if group is not None and group.name != spec.name:
         for written in (*(member.table for member, _steps in work.members), *(table for table, _ops in work.detached)):
             written.read()
-    parallel(lambda each: apply_member(journal, *each), work.members)
+    parallel(lambda each: apply_member(journal, *each), [each for each in work.members if each[1].any])
     parallel(lambda each: each[0].apply(journal, each[1]), work.detached)
 
 

@@ -33,6 +33,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_spec 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest, is_nic
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import find, server_path
+from ansible_collections.pvefleet.infra.plugins.module_utils._report import report
 
 WORKERS = 8
 # What a listing adds to a rule.
@@ -197,6 +198,10 @@ class MemberSteps:
     enable: bool = False
     nics: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def any(self) -> bool:
+        return bool(self.rules or self.enable or self.nics)
+
     def changes(self, member: Member) -> list[Change]:
         """Without that of the list of members."""
         found = []
@@ -270,6 +275,7 @@ def _filtered(guest: Guest, nic: str) -> str | None:
 def apply_member(journal: Journal, member: Member, steps: MemberSteps) -> None:
     """The rule comes first: a firewall that is turned on without it would refuse what the group lets through."""
     client, guest = journal.client, member.guest
+    report(None, f"{member.table.label}: the security group")
     member.table.apply(journal, steps.rules)
     path = server_path(guest.node, guest.vmid)
     if steps.enable:
