@@ -294,6 +294,10 @@ class Backup:
         sid, name, volid = self._volume_target(values)[:3]
         if self._elsewhere(values):
             raise die(f"volume_size_info on '{volid}' failed - no format")
+        # fakepve drops the empty values of a form, but an empty text is how notes are removed
+        form = next(body for method, path, body in reversed(self.requests) if method == "PUT" and path.endswith(volid))
+        if b"notes=" in form.split(b"&"):
+            values = {**values, "notes": ""}
         await super()._content_put(values, user)
         volume = self.storages[sid]["volumes"].get(name, {})
         if volume.get("protected") is False:

@@ -63,7 +63,7 @@ _MEANING = {
     "unique": ("restored",),
 }
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
-_DURATION = re.compile(r"(\d{1,9})([smhdw])")
+_DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _VOLID = re.compile(r"([A-Za-z][A-Za-z0-9._-]*):(backup/\S+)")
 # PVE's own limit of `notes-template`, escapes included.
 _NOTES_LENGTH = 1024
