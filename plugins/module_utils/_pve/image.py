@@ -139,8 +139,10 @@ def check_storage(work: Work, image: ImageSpec, node: str) -> None:
         )
 
 
-def plan_fetch(work: Work, image: ImageSpec, node: str, *, made_before: Record | None) -> Fetch:
-    """What has to be done to have the image. made_before: what a template that is being replaced was made of.
+def plan_fetch(
+    work: Work, image: ImageSpec, node: str, *, replaced: int | None = None, made_before: Record | None = None
+) -> Fetch:
+    """What has to be done to have the image. replaced: the template that it is for, made_before: what that was made of.
 
     Raises Unable when the image is not there, or when a file is in its way that must stay.
     """
@@ -152,12 +154,18 @@ def plan_fetch(work: Work, image: ImageSpec, node: str, *, made_before: Record |
         raise Unable(
             f"Unable to make template {work.spec.label}: there is no image {image.volid} on {node}, only {known}"
         )
-    # A file of that name may be of an earlier run, or it is the one that the old template was made of.
-    stale = made_before is not None and made_before.volid == image.volid and image.url is not None
-    overwrites = row is not None and (image.path is not None or stale)
+    overwrites = row is not None and (image.path is not None or _is_stale(image, made_before))
     if overwrites:
-        refuse_used(work, image, node, "replace")
+        refuse_used(work, image, node, "replace", but=replaced)
     return Fetch(image, node, row, overwrites)
+
+
+def _is_stale(image: ImageSpec, made_before: Record | None) -> bool:
+    """Whether the file of that name is what the old template was made of, and makes way for the new one. A file that
+    is not is checked by PVE, and stays."""
+    if image.url is None or image.checked is None or made_before is None:
+        return False
+    return made_before.volid == image.volid and made_before.fingerprint != image.checked
 
 
 def fetch(work: Work, plan: Fetch) -> Record:
@@ -196,19 +204,20 @@ def disk_size(client: PveClient, volid: str, node: str) -> int | None:
     return int(size) if size else None
 
 
-def refuse_used(work: Work, image: ImageSpec, node: str, verb: str) -> None:
-    used_by = users(work, image, node)
+def refuse_used(work: Work, image: ImageSpec, node: str, verb: str, but: int | None = None) -> None:
+    """but: the vmid of one that may use it."""
+    used_by = users(work, image, node, but)
     if used_by:
         raise Unable(f"Unable to {verb} image {image.volid}: {', '.join(used_by)} uses it")
 
 
-def users(work: Work, image: ImageSpec, node: str) -> list[str]:
+def users(work: Work, image: ImageSpec, node: str, but: int | None = None) -> list[str]:
     """The virtual machines whose config refers to the file, or that are being made of it: one call for each machine
     that can see the storage."""
     shared = (work.resources.storages(node).get(image.storage) or {}).get("shared")
     found = []
     for row in work.resources.machines():
-        if not shared and row["node"] != node:
+        if (not shared and row["node"] != node) or row["vmid"] == but:
             continue
         if work.resources.nodes().get(row["node"]) is False:
             raise Unable(f"Unable to tell whether {row['vmid']} uses {image.volid}: its node {row['node']} is offline")
@@ -217,7 +226,8 @@ def users(work: Work, image: ImageSpec, node: str) -> list[str]:
         except PveNotFound:
             continue
         if any(_refers(item, image.volid) for item in config):
-            found.append(f"{row.get('name') or row['vmid']} ({row['vmid']})")
+            name = next((item.get("value") for item in config if item["key"] == "name"), "a server without a name")
+            found.append(f"{name} ({row['vmid']})")
     return found
 
 

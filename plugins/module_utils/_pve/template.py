@@ -203,7 +203,8 @@ def _prepare(work: Work, spec: TemplateSpec, old: Guest | None) -> _Making:
         return making
     image = images.complete(spec.image, spec.label)
     made_before = split_notes(old.text("description"))[1] if old else None
-    fetch = images.plan_fetch(work, image, creation.node, made_before=made_before)
+    replaced = old.vmid if old else None
+    fetch = images.plan_fetch(work, image, creation.node, replaced=replaced, made_before=made_before)
     stays = fetch.row is not None and not fetch.overwrites
     known = image.checked or (images.fingerprint(fetch.row) if fetch.row is not None and stays else None)
     making = _Making(maker, creation, Record(image.volid, known), fetch)

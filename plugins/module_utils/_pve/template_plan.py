@@ -158,6 +158,9 @@ def template_spec(options: Mapping[str, Any]) -> TemplateSpec:
     if volume is not None and not _VOLUME.fullmatch(volume):
         raise SpecError(f"volume: {volume!r} is not a volume, such as local-lvm:vm-100-disk-0")
     slot = options["disk"]
+    elsewhere = sorted({"size", "storage", "state"} & set(options.get("disk_options") or {}))
+    if elsewhere:
+        raise SpecError(f"disk_options: unknown option {', '.join(elsewhere)}; disk_size and disk_storage are options")
     disk = {**(options.get("disk_options") or {}), "size": options.get("disk_size")}
     given: dict[str, Any] = {name: options.get(name) for name in _SHARED_OPTIONS}
     given |= {"disks": {slot: {**disk, "storage": options.get("disk_storage")}}, "create": False, "state": "present"}

@@ -101,7 +101,6 @@ JOBS = (
             ("PUT", "/9001/config"),
         ),
         tasks=("qmcreate", "qmconfig", "resize", "qmtemplate"),
-        vmid=9001,
         storage="local-lvm",
     ),
     Job(
