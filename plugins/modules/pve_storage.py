@@ -101,8 +101,8 @@ options:
     type: dict
   settings:
     description:
-      - "Further properties of the definition by PVE's own names, as in V({bwlimit: migration=102400}). What is an option
-        of its own is refused here."
+      - "Further properties of the definition by PVE's own names, as in V({bwlimit: migration=102400}). What is an
+        option of its own is refused here."
       - An empty value clears a property.
     type: dict
   secrets:

@@ -108,7 +108,7 @@ storages:
           description: Name of the node.
           type: str
         state:
-          description: V(active), V(inactive), V(disabled); V(unknown) on a node that is offline.
+          description: V(active), V(inactive), V(disabled); V(unknown) on a node that is offline or did not answer.
           type: str
         total:
           description: Bytes in all; null unless it is active.

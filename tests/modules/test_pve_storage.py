@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -334,9 +335,18 @@ def test_a_storage_of_another_kind_made_meanwhile(client: PveClient, lab: Any) -
     """The name was taken between the look and the call: not ours, and not touched."""
     other = {"type": "dir", "path": "/x", "content": "iso", "active": 1, "files": set(), "volumes": {}}
     lab.do(lab.pve.interpose, "POST", "/storage", lambda: lab.pve.storages.update({"remote-poka": other}))
-    with pytest.raises(Unable, match="storage ID 'remote-poka' already defined"):
+    with pytest.raises(Unable, match="its type is dir and not nfs, which cannot be changed"):
         converge(client, **NFS)
     assert lab.pve.storages["remote-poka"] is other
+
+
+def test_the_same_storage_made_meanwhile(client: PveClient, lab: Any) -> None:
+    """Two runs at once: the second one finds what the first has made, and adds what it lacks."""
+    second = PveClient(lab.connection())
+    lab.do(lab.pve.interpose, "POST", "/storage", lambda: asyncio.to_thread(converge, second, **NFS, wait=False))
+    made = converge(client, **NFS, content=["backup"])
+    assert made.plan.diff()["after"] == {"content": "backup"}
+    assert writes(lab) == [("POST", "/storage"), ("POST", "/storage"), ("PUT", "/storage/remote-poka")]
 
 
 def test_infos(client: PveClient, lab: Any) -> None:

@@ -166,7 +166,7 @@ ANSWERS = (
     _rule(PveError, Outcome.PASSING, text=r"got no worker upid"),
     _rule(PveConflict, Outcome.REFUSED, text=r"checksum mismatch \(file change by other user\?\)"),
     _rule(PveConflict, Outcome.REFUSED, text=r"detected modified configuration - file changed by other user\?"),
-    _rule(PveConflict, Outcome.REFUSED, text=r"already exists"),
+    _rule(PveConflict, Outcome.REFUSED, text=r"already (exists|defined)"),
     _rule(PveNotFound, Outcome.REFUSED, 500, text=r"does not exist"),
     # PVE always says why: a bare 500 comes from a daemon that died or restarts.
     _rule(PveError, Outcome.UNKNOWN, 500, text=r"^$"),

@@ -35,7 +35,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.storage_plan i
     update_params,
 )
 
-# How many guests' configs are read at a time.
+# How many nodes or guests are asked at a time.
 WORKERS = 8
 # The keys of a guest's config that name a volume.
 _VOLUME_KEY = re.compile(r"(?:efidisk|ide|mp|sata|scsi|tpmstate|unused|virtio)\d+|rootfs|vmstate|hookscript|cicustom")
@@ -130,17 +130,26 @@ def list_storages(
     ]
     if not configs:
         return []
-    rows: dict[str, dict[str, Mapping[str, Any]]] = {}
-    for each in [node] if node else sorted(online):
-        if online[each]:
-            found = listing(client, f"/nodes/{segment(each)}/storage", {"storage": name} if len(configs) == 1 else None)
-            rows[each] = {row["storage"]: row for row in found}
+    wanted = {"storage": configs[0]["storage"]} if len(configs) == 1 else None
+    asked = [each for each in ([node] if node else sorted(online)) if online[each]]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        rows = dict(zip(asked, pool.map(lambda each: _rows(client, each, wanted), asked), strict=True))
     storages = []
     for config in sorted(configs, key=lambda config: str(config["storage"])):
-        asked = [each for each in _for_nodes(config, online) if node in (None, each)]
-        status = [_status(each, rows.get(each, {}).get(config["storage"])) for each in asked]
+        its_own = [each for each in _for_nodes(config, online) if node in (None, each)]
+        status = [_status(each, rows.get(each, {}).get(config["storage"])) for each in its_own]
         storages.append(describe(config, status))
     return storages
+
+
+def _rows(client: PveClient, node: str, params: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
+    """What a node says of its storages; nothing when it does not answer in time, as one with a dead NFS server."""
+    try:
+        return {row["storage"]: row for row in listing(client, f"/nodes/{segment(node)}/storage", params)}
+    except PveError as error:
+        if error.outcome is Outcome.REFUSED:
+            raise
+        return {}
 
 
 def look(client: PveClient, name: str, node: str) -> dict[str, Any]:
@@ -209,17 +218,17 @@ def _foretold(current: Mapping[str, Any] | None, planned: Plan, spec: StorageSpe
 
 
 def _write(client: PveClient, spec: StorageSpec, current: Mapping[str, Any] | None, planned: Plan) -> None:
-    """Raises PveConflict when the definitions have changed since they were read, Unable otherwise."""
+    """Raises PveConflict when somebody else has written since the definition was read, Unable otherwise."""
     shown = replace(spec, renew_secrets=False)  # secrets cannot be read back
 
     def landed() -> bool | None:
         now = observe(client, spec.name)
         return True if now is not None and not plan(now, shown).changed else None
 
+    verb = "define" if current is None else "change"
     try:
         if current is None:
-            with unable(f"define storage {spec.name}"):
-                client.post("/storage", create_params(spec), landed=landed)
+            client.post("/storage", create_params(spec), landed=landed)
             return
         params = {**update_params(planned.changes, spec), "digest": current.get("digest")}
         renewing = any(change.item in spec.secrets for change in planned.changes)
@@ -227,7 +236,7 @@ def _write(client: PveClient, spec: StorageSpec, current: Mapping[str, Any] | No
     except PveConflict:
         raise
     except PveError as error:
-        raise Unable(f"Unable to change storage {spec.name}: {error}") from error
+        raise Unable(f"Unable to {verb} storage {spec.name}: {error}") from error
 
 
 def _wait(
@@ -238,11 +247,10 @@ def _wait(
         return []
     nodes = [node for node in spec.nodes or _for_nodes(config, online) if online[node]]
     seen: dict[str, dict[str, Any]] = {}
-    with unable(f"look at storage {spec.name}"):
+    with ThreadPoolExecutor(WORKERS) as pool, unable(f"look at storage {spec.name}"):
         for _ in steps.until(spec.wait_timeout):
-            for node in nodes:
-                if seen.get(node, {}).get("state") != "active":
-                    seen[node] = look(client, spec.name, node)
+            missing = [node for node in nodes if seen.get(node, {}).get("state") != "active"]
+            seen.update(zip(missing, pool.map(lambda node: look(client, spec.name, node), missing), strict=True))
             if all(status["state"] == "active" for status in seen.values()):
                 return [seen[node] for node in nodes]
     has = ", ".join(f"{seen[node]['state']} on {node}" for node in nodes)

@@ -158,7 +158,10 @@ class StorageSpec:
 
 
 def storage_spec(params: Mapping[str, Any]) -> StorageSpec:
-    """The spec that a task's parameters add up to. Raises Unable, naming the option."""
+    """The spec that a task's parameters add up to; what they do not have is as the module's defaults.
+
+    Raises Unable, naming the option.
+    """
     name = params["name"]
     try:
         if not _NAME.fullmatch(name):
@@ -176,20 +179,17 @@ def storage_spec(params: Mapping[str, Any]) -> StorageSpec:
         kind = params.get("type")
         if params.get("state", "present") == "present" and kind is not None:
             _check(kind, wanted)
-        if params["wait_timeout"] < 0:
+        if params.get("wait_timeout", 0) < 0:
             raise ValueError("wait_timeout: cannot be negative")
     except ValueError as error:
         raise Unable(f"Unable to manage storage {name}: {error}") from None
     return StorageSpec(
         name=name,
-        state=params["state"],
         type=kind,
         wanted=wanted,
         secrets=secrets,
-        renew_secrets=params["update_secrets"] == "always",
-        wait=params["wait"],
-        wait_timeout=params["wait_timeout"],
-        force=params["force"],
+        renew_secrets=params.get("update_secrets") == "always",
+        **{key: params[key] for key in ("state", "wait", "wait_timeout", "force") if key in params},
     )
 
 
