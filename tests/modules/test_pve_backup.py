@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -127,6 +128,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"server": "100", "vmid": 101}, "vmid: 101 is not the server 100"),
     ({"server": " "}, "server: it is empty"),
     ({"vmid": 7}, "vmid: 7 is not between"),
+    ({"storage": ".."}, "storage: '..' is not the name of a storage"),
     ({"storage": "nowhere"}, "there is no storage nowhere for backups, only local"),
     ({"storage": "local-lvm"}, "storage local-lvm does not take backups, only local does"),
     ({"node": "pve2"}, "it is on node pve1 and not on pve2"),
@@ -259,6 +261,9 @@ def test_a_lock_is_waited_for_and_told(lab: Any, make: Make) -> None:
     lab.do(lab.pve.snapshot_lock, 100, "snapshot")
     with pytest.raises(Unable, match=r"VM is locked \(snapshot\), still after 1 s; .* `qm unlock 100` on node pve1"):
         make(max_age="1d", timeout=1)
+    lab.do(lab.pve.snapshot_lock, 100, "suspended")
+    with pytest.raises(Unable, match="it is suspended to disk"):
+        make(max_age="1d")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(make, max_age="1d")
         mark = len(lab.requests)
@@ -284,6 +289,19 @@ def test_warnings_of_the_task_are_passed_on(lab: Any, make: Make) -> None:
     assert "WARN: the guest agent is silent" in make(max_age="1d").warnings
 
 
+@pytest.mark.lab(time_scale=0.05)
+def test_progress_of_the_task_is_reported(
+    lab: Any, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PVEFLEET_REPORT", str(tmp_path / "report"))
+    make(max_age="1d")
+    reports = [json.loads(line) for line in (tmp_path / "report").read_text().splitlines()]
+    percents = [report["percent"] for report in reports]
+    assert percents == sorted(percents)
+    assert any(0 < percent < 95 for percent in percents)
+    assert any(re.match(r"web-01: INFO: +\d+% \(", report["message"]) for report in reports)
+
+
 # ---------------------------------------------------------------------- absent
 
 
@@ -305,6 +323,9 @@ def test_what_cannot_be_seen_is_not_called_absent(lab: Any, make: Make, client: 
     with pytest.raises(Unable, match="pve2 is offline, and what is stored there cannot be seen"):
         make(vmid=100, older_than="1w", state="absent")
     unchanged(lab, make, vmid=100, node="pve1", older_than="1w", state="absent")
+    unchanged(lab, make, volid=volid, notes="")
+    with pytest.raises(Unable, match="pve2 is offline"):
+        make(volid=f"{volid}.gz", state="absent")
     found, offline = list_backups(client, selection({}))
     assert ([backup.volid for backup in found], offline) == ([volid], ["pve2"])
 
@@ -338,6 +359,11 @@ def test_restored_over_a_running_server_when_that_was_said(lab: Any, make: Make,
     made = foretold_and_made(lab, make, state="restored", force=True)
     assert [change.item for change in made.plan.changes] == ["server", "power"]
     assert (lab.vm(100).config["cores"], lab.vm(100).running) == (2, False)
+    made = foretold_and_made(lab, make, state="restored", force=True, start=True)
+    assert [change.item for change in made.plan.changes] == ["server", "power"]
+    made = foretold_and_made(lab, make, state="restored", force=True, start=True)
+    assert [change.item for change in made.plan.changes] == ["server"]
+    assert lab.vm(100).running
     lab.do(lab.vm(100).config.update, protection=1)
     with pytest.raises(Unable, match=r"the protection of server web-01 \(100\) is on"):
         make(state="restored", force=True)

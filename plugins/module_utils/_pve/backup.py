@@ -120,7 +120,10 @@ def backup_places(
     if storage is not None and not chosen and not missed and not offline:
         raise Unable(f"Unable to {verb}: {_no_backups(storage, seen, known)}")
     if complete and offline and not shared:
-        raise Unable(f"Unable to {verb}: {', '.join(offline)} is offline, and what is stored there cannot be seen")
+        raise Unable(
+            f"Unable to {verb}: {', '.join(offline)} is offline, and what is stored there cannot be seen; name the "
+            "node or the shared storage that is meant"
+        )
     if complete and missed:
         names = ", ".join(sorted({spot.storage for spot in idle}))
         raise Unable(f"Unable to {verb}: storage {names} is not active on {', '.join(missed)}")
@@ -186,9 +189,15 @@ def list_backups(client: PveClient, chosen: Selection) -> tuple[list[Backup], li
 
 def find_volume(client: PveClient, resources: Resources, spec: BackupSpec, verb: str) -> Backup | None:
     """The backup that the task names by its volume id."""
-    volid = spec.volid or ""
-    spots = backup_places(client, resources, storage=spec.storage, node=spec.selection.node, verb=verb, complete=True)
-    found = [backup for backup in read_backups(client, spots, None) if backup.volid == volid]
+
+    def look(complete: bool) -> list[Backup]:
+        spots = backup_places(
+            client, resources, storage=spec.storage, node=spec.selection.node, verb=verb, complete=complete
+        )
+        return [backup for backup in read_backups(client, spots, None) if backup.volid == spec.volid]
+
+    # Only what is not found makes it matter that there is more than can be seen.
+    found = look(complete=False) or look(complete=True)
     if len(found) > 1:
         raise Unable(f"Unable to {verb}: {', '.join(backup.node for backup in found)} have it; give the node")
     return found[0] if found else None
@@ -325,6 +334,8 @@ def wait_unlocked(client: PveClient, guest: Guest, vmid: int, deadline: float, c
     lock = guest.lock
     if lock is None:
         return False
+    if lock == "suspended":
+        raise Unable(f"{complaint}: it is suspended to disk, which ends only when it is started")
     for _look in until(max(deadline - time.monotonic(), 0)):
         try:
             lock = client.get(f"{server_path(guest.node, vmid)}/config").get("lock")

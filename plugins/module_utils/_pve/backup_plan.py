@@ -64,6 +64,7 @@ _MEANING = {
 }
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
+_STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _VOLID = re.compile(r"([A-Za-z][A-Za-z0-9._-]*):(backup/\S+)")
 # PVE's own limit of `notes-template`, escapes included.
 _NOTES_LENGTH = 1024
@@ -215,6 +216,7 @@ def backup_spec(params: Mapping[str, Any]) -> BackupSpec:
     target = params.get("target_vmid")
     if target is not None and not 100 <= target <= 999999999:
         raise Unable(f"target_vmid: {target} is not between 100 and 999999999")
+    check_storage("target_storage", params.get("target_storage"))
     new_name = params.get("target_name")
     if new_name is not None:
         try:
@@ -255,6 +257,7 @@ def selection(params: Mapping[str, Any]) -> Selection:
         server, vmid = None, number
     if vmid is not None and not 100 <= vmid <= 999999999:
         raise Unable(f"vmid: {vmid} is not between 100 and 999999999")
+    check_storage("storage", params.get("storage"))
     notes = params.get("notes")
     return Selection(
         server=server,
@@ -265,6 +268,11 @@ def selection(params: Mapping[str, Any]) -> Selection:
         max_age=duration("max_age", params.get("max_age")),
         older_than=duration("older_than", params.get("older_than")),
     )
+
+
+def check_storage(option: str, name: str | None) -> None:
+    if name is not None and not _STORAGE.fullmatch(name):
+        raise Unable(f"{option}: {name!r} is not the name of a storage")
 
 
 def duration(option: str, text: str | None) -> int | None:

@@ -103,9 +103,9 @@ def _plan(spec: BackupSpec, source: Backup, target: _Target) -> Plan:
         before = f"{guest.name} ({target.vmid})" if guest is not None and not target.empty else None
         changes.append(Change("server", before, f"{target.vmid} on {target.node} from {source.volid}"))
     on = guest is not None and guest.running
-    if spec.start and not (on and target.done):
-        changes.append(Change("power", "running" if on else "stopped", "running"))
-    elif on and not target.done:
+    if spec.start and not on:
+        changes.append(Change("power", "stopped", "running"))
+    elif on and not spec.start and not target.done:
         changes.append(Change("power", "running", "stopped"))
     return Plan(f"server {target.vmid}", tuple(changes))
 
