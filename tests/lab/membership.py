@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -56,7 +55,6 @@ class Membership:
         # Set while a joining node has no /etc/pve: nobody can log in.
         self.without_pmxcfs = False
         self.garbled_answers = 0
-        self.clock_skew = 0.0
         self.replication: list[dict[str, Any]] = []
         self.ha_rules: list[dict[str, Any]] = []
         self.ceph_services: dict[str, Any] = {}
@@ -101,7 +99,6 @@ class Membership:
             ("GET", "/cluster/replication", self._replication_list),
             ("GET", "/cluster/ha/rules", self._ha_rule_list),
             ("GET", "/cluster/ceph/metadata", self._ceph_metadata),
-            ("GET", "/nodes/{node}/time", self._node_time),
         ]
 
     @web.middleware
@@ -216,10 +213,6 @@ class Membership:
         if not self.ceph_services:
             raise die("binary not installed: /usr/bin/ceph-mon")
         return self.ceph_services
-
-    async def _node_time(self, values: dict[str, Any], user: str) -> dict[str, Any]:
-        now = int(time.time() + self.clock_skew)
-        return {"time": now, "localtime": now, "timezone": "UTC"}
 
     # ---------------------------------------------------------------- forming
 

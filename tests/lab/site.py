@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from aiohttp import web
+from fakepve.model import TaskError
 
 from .certificates import Certificates, make_certificates
 from .cluster import LabPve
@@ -258,6 +259,11 @@ class LabSite:
         node.pve = cluster
         await node.listen()
         write(f"successfully added node '{node.name}' to cluster.")
+
+    @staticmethod
+    def task_error(text: str) -> Exception:
+        """For at_stage to raise: the join's task ends with this."""
+        return TaskError(text)
 
     async def cast_out(self, name: str) -> None:
         """A node that was removed while it ran has a configuration that nobody shares; here it falls silent."""
