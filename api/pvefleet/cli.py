@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 from sqlalchemy import select
 
+from pvefleet import awx as awx_files
 from pvefleet import serve as serving
 from pvefleet import settings_page
 from pvefleet.access import users
@@ -88,6 +89,20 @@ def list_users(home: Path | None) -> None:
             click.echo(f"{row.username}\t{row.role}\t{'active' if row.is_active else 'inactive'}")
 
 
+@main.group()
+def awx() -> None:
+    """What AWX needs to offer the playbooks."""
+
+
+@awx.command("export")
+@click.option("--to", "folder", type=click.Path(path_type=Path, file_okay=False), required=True, help="Directory.")
+def export_awx(folder: Path) -> None:
+    """Write the job templates with their surveys, and the credential type; docs/awx.md says how to import them."""
+    with _sentences():
+        for path in awx_files.export(folder):
+            click.echo(path)
+
+
 @contextmanager
 def _database(home: Path | None) -> Iterator[Database]:
     """The database with all its tables, whether the service has ever run or not."""
@@ -106,7 +121,7 @@ def _sentences() -> Iterator[None]:
     """What the user can put right is told in a sentence, with exit status 1."""
     try:
         yield
-    except (SettingsError, serving.ServeError, users.UserError, DatabaseError) as error:
+    except (SettingsError, serving.ServeError, users.UserError, DatabaseError, awx_files.AwxError) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel
@@ -16,6 +16,121 @@ from pvefleet.db.models import Task
 from pvefleet.server_variables import Subject
 from pvefleet.services import Services
 from pvefleet.tasks import store
+
+
+@dataclass(frozen=True)
+class Playbook:
+    """A playbook of the collection, for whoever offers it to people: AWX has a job template for each.
+
+    permissions: of those that it takes one, by what it is asked to do. asks: further options that people want to be
+    asked for, with an answer to begin with; its role hands them to a module as they are, a mapping as JSON, and takes
+    an empty password for none.
+    """
+
+    name: str
+    role: str
+    entry: str
+    title: str
+    permissions: tuple[str, ...]
+    asks: Mapping[str, str] = field(default_factory=dict)
+
+
+_POWER = ("start_server", "stop_server", "reboot_server")
+_BACKUP = ("backup_management",)
+_PLAYBOOKS = (
+    Playbook(
+        "server_create",
+        "server",
+        "create",
+        "Create a server, or make it what it should be",
+        ("create_server",),
+        {"server_clone": '{"template": ""}', "server_cipassword": ""},
+    ),
+    Playbook("server_update", "server", "update", "Change a server", ("create_server",), {"server_cipassword": ""}),
+    Playbook("server_power", "server", "power", "Start, stop or restart a server", _POWER),
+    Playbook("server_delete", "server", "delete", "Remove a server", ("delete_server",)),
+    Playbook("fleet_converge", "fleet", "converge", "Make many servers what they should be", ("create_server",)),
+    Playbook("fleet_power", "fleet", "power", "Start, stop or restart many servers", _POWER),
+    Playbook("fleet_delete", "fleet", "delete", "Remove many servers", ("delete_server",)),
+    Playbook(
+        "server_backup_create",
+        "server_backup",
+        "create",
+        "Take a backup of a server",
+        _BACKUP,
+        {"server_backup_server": "", "server_backup_storage": ""},
+    ),
+    Playbook(
+        "server_backup_restore",
+        "server_backup",
+        "restore",
+        "Restore a server from a backup",
+        _BACKUP,
+        {"server_backup_server": "", "server_backup_volid": ""},
+    ),
+    Playbook(
+        "server_backup_delete",
+        "server_backup",
+        "delete",
+        "Remove a backup of a server",
+        _BACKUP,
+        {"server_backup_volid": ""},
+    ),
+    Playbook("server_backup_protect", "server_backup", "protect", "Protect a backup, or end its protection", _BACKUP),
+    Playbook(
+        "storage_register",
+        "storage",
+        "register",
+        "Define a storage, or make its definition what it should be",
+        ("manage_storage",),
+        {"storage_type": ""},
+    ),
+    Playbook("storage_remove", "storage", "remove", "Remove the definition of a storage", ("manage_storage",)),
+    Playbook(
+        "template_create",
+        "template",
+        "create",
+        "Make a template of an image",
+        ("manage_images",),
+        {"template_image": '{"storage": "local", "file": ""}', "template_disk_storage": ""},
+    ),
+    Playbook("template_delete", "template", "delete", "Remove a template", ("manage_images",)),
+    Playbook(
+        "image_delete",
+        "template",
+        "image_delete",
+        "Remove an image",
+        ("manage_images",),
+        {"template_image": '{"storage": "local", "file": ""}'},
+    ),
+    Playbook(
+        "firewall_group_present",
+        "firewall_group",
+        "present",
+        "Make a security group what it should be",
+        ("manage_firewall_groups",),
+    ),
+    Playbook(
+        "firewall_group_absent", "firewall_group", "absent", "Remove a security group", ("manage_firewall_groups",)
+    ),
+    Playbook(
+        "firewall_group_assign",
+        "firewall_group",
+        "assign",
+        "Let a security group apply to servers",
+        ("assign_firewall_groups",),
+    ),
+    Playbook(
+        "firewall_group_unassign",
+        "firewall_group",
+        "unassign",
+        "Take a security group off servers",
+        ("assign_firewall_groups",),
+    ),
+    Playbook("node_join", "pve_node", "join", "Join a node to a cluster", ("manage_nodes",)),
+    Playbook("node_remove", "pve_node", "remove", "Remove a node from its cluster", ("manage_nodes",)),
+)
+PLAYBOOKS: Mapping[str, Playbook] = {playbook.name: playbook for playbook in _PLAYBOOKS}
 
 
 def _none(body: Any, subject: Subject) -> dict[str, Any]:
