@@ -298,6 +298,16 @@ def test_of_an_iso_image_by_token(lab: Any, client: PveClient) -> None:
     assert "only root@pam with its password may import" in complaint
 
 
+def test_a_declared_checksum_needs_no_look_at_the_file(lab: Any, client: PveClient, tmp_path: Path) -> None:
+    path = tmp_path / "cloud.img"
+    path.write_bytes(b"raw")
+    image = {"storage": "local", "path": str(path), "checksum": hashlib.sha256(b"raw").hexdigest()}
+    make(client, **{**BASE, "image": image})
+    path.unlink()
+    result = make(client, **{**BASE, "image": image}, replace="when_changed")
+    assert (result.plan.changed, result.outdated) == (False, False)
+
+
 def test_a_form_is_read_as_it_is_sent(tmp_path: Path) -> None:
     path = tmp_path / "image.raw"
     path.write_bytes(bytes(range(256)) * 1000)
@@ -422,6 +432,8 @@ def test_a_half_made_template_can_be_removed(lab: Any, client: PveClient, image:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image": None}, "image or volume is needed"),
     ({"volume": "local-lvm:vm-100-disk-0"}, "and not both"),
+    ({"image": None, "volume": "local:iso/a.iso"}, "volume: 'local:iso/a.iso' is not the volume of a disk"),
+    ({"image": None, "volume": "local-lvm:vm-7-disk-0"}, "vm-7-disk-0"),
     (
         {"image": {"storage": "local", "file": "none.raw"}},
         f"there is no image local:import/none.raw on pve1, only {VOLID}",

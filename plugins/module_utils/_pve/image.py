@@ -112,10 +112,13 @@ def _files(client: PveClient, image: ImageSpec, node: str) -> list[Mapping[str, 
 
 
 def wanted(client: PveClient, image: ImageSpec, node: str) -> Record:
-    """What a template would be made of now."""
+    """What a template would be made of now; without a fingerprint where the file is not there any more."""
     if image.checked:
         return Record(image.volid, image.checked)
-    row = find_file(client, image, node)
+    try:
+        row = find_file(client, image, node)
+    except PveNotFound:
+        row = None  # the whole storage is gone
     return Record(image.volid, fingerprint(row) if row else None)
 
 

@@ -120,14 +120,17 @@ def _unlocked(work: Work, guest: Guest) -> Guest | None:
             return guest
     raise Unable(
         f"Unable to manage template {work.spec.label}: {guest.vmid} is still locked ({guest.lock}) after "
-        f"{work.spec.timeout} s; if nothing works on it any more, `qm unlock {guest.vmid}` on {guest.node} frees it"
+        f"{work.spec.timeout} s; if no task works on it any more, `qm destroy {guest.vmid} --skiplock` on {guest.node} "
+        "removes what is left of it"
     )
 
 
 def _present(work: Work, spec: TemplateSpec, guest: Guest | None, check_mode: bool) -> Result:
+    record = split_notes(guest.text("description"))[1] if guest else None
+    if spec.image is not None and not _is_declared(spec.image, record):
+        spec = replace(spec, image=images.complete(spec.image, spec.label))
     if guest is None:
         return _build(work, spec, None, check_mode)
-    record = split_notes(guest.text("description"))[1]
     if is_half_made(guest):
         return _resume(work, spec, guest, record, check_mode)
     outdated = has_changed(record, _wanted(work, spec, guest, record))
@@ -135,23 +138,21 @@ def _present(work: Work, spec: TemplateSpec, guest: Guest | None, check_mode: bo
         return _build(work, spec, guest, check_mode)
     server = existing(spec, guest)
     result = carry_out(Work(work.client, server, resources=work.resources), check_mode=check_mode)
-    return Result(_named(spec, result.plan), result.guest, record, outdated)
+    return Result(Plan(f"template {spec.label}", result.plan.changes), result.guest, record, outdated)
+
+
+def _is_declared(image: ImageSpec, record: Record | None) -> bool:
+    """Whether the template is made of what the given checksum says: then nobody has to read the file."""
+    return image.checked is not None and record is not None and record.fingerprint == image.checked
 
 
 def _wanted(work: Work, spec: TemplateSpec, guest: Guest, record: Record | None) -> Record:
-    """What it would be made of now. A checksum that is given needs no look at the file."""
+    """What it would be made of now."""
     if spec.image is None:
         return Record(str(spec.volume))
-    image = spec.image
-    if image.file is None and image.checked and record is not None and record.fingerprint == image.checked:
+    if record is not None and _is_declared(spec.image, record):
         return record
-    image = images.complete(image, spec.label)
-    images.check_storage(work, image, guest.node)
-    return images.wanted(work.client, image, guest.node)
-
-
-def _named(spec: TemplateSpec, plan: Plan) -> Plan:
-    return Plan(f"template {spec.label}", plan.changes)
+    return images.wanted(work.client, spec.image, guest.node)
 
 
 @dataclass(frozen=True)
@@ -189,7 +190,7 @@ def _build(work: Work, spec: TemplateSpec, old: Guest | None, check_mode: bool) 
 
 def _prepare(work: Work, spec: TemplateSpec, old: Guest | None) -> _Making:
     """Everything that can be known to fail is refused here. Changes nothing."""
-    if spec.server.name is None and (old is None or spec.server.vmid is None):
+    if spec.server.name is None and old is None:
         raise Unable(f"Unable to make template {spec.label}: a new template needs a name")
     if old is not None and spec.server.node not in (None, old.node):
         raise Unable(
@@ -201,7 +202,7 @@ def _prepare(work: Work, spec: TemplateSpec, old: Guest | None) -> _Making:
         making = _Making(maker, creation, Record(str(spec.volume)))
         _check_size(work, spec, making)
         return making
-    image = images.complete(spec.image, spec.label)
+    image = spec.image
     made_before = split_notes(old.text("description"))[1] if old else None
     replaced = old.vmid if old else None
     fetch = images.plan_fetch(work, image, creation.node, replaced=replaced, made_before=made_before)
@@ -351,7 +352,8 @@ def _write_notes(work: Work, spec: TemplateSpec, guest: Guest, _import_value: st
     params = {"description": notes, "protection": spec.server.scalars.get("protection"), "digest": guest.digest}
 
     def landed() -> bool | None:
-        return True if (work.config(guest.node, vmid_of(guest)) or {}).get("description") == notes else None
+        now = work.config(guest.node, vmid_of(guest)) or {}
+        return True if str(now.get("description", "")).strip() == notes else None
 
     work.run("PUT", f"{server_path(guest.node, guest.vmid)}/config", params, landed=landed, percent=(95, 99))
 

@@ -30,6 +30,7 @@ _RECORD = re.compile(r"pvefleet: made from (\S+)(?: \(([^()\n]+)\))?")
 _IMPORT_FILE = re.compile(r"[a-zA-Z0-9\-.+=_]+\.(qcow2|raw|vmdk)")
 _ISO_FILE = re.compile(r"[^/\\\"\s:]+\.(iso|img)", re.IGNORECASE)
 _VOLUME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]:\S+")
+_NO_DISK = re.compile(r"[^:]+:(iso|vztmpl|backup|snippets)/")
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
 
 _MACHINE = (
@@ -155,8 +156,8 @@ def template_spec(options: Mapping[str, Any]) -> TemplateSpec:
         return TemplateSpec(server, state, image=_image(image))
     if state == "present" and (image is None) == (volume is None):
         raise SpecError("image or volume is needed to say what the template is made of, and not both")
-    if volume is not None and not _VOLUME.fullmatch(volume):
-        raise SpecError(f"volume: {volume!r} is not a volume, such as local-lvm:vm-100-disk-0")
+    if volume is not None and (not _VOLUME.fullmatch(volume) or _NO_DISK.match(volume)):
+        raise SpecError(f"volume: {volume!r} is not the volume of a disk, such as local-lvm:vm-100-disk-0")
     slot = options["disk"]
     elsewhere = sorted({"size", "storage", "state"} & set(options.get("disk_options") or {}))
     if elsewhere:
