@@ -46,8 +46,9 @@ def quiet() -> None:
 
 
 @pytest.fixture
-def site() -> Iterator[LabSite]:
-    running = standalone_nodes(3, time_scale=0.02)
+def site(request: pytest.FixtureRequest) -> Iterator[LabSite]:
+    marker = request.node.get_closest_marker("lab")
+    running = standalone_nodes(3, **{"time_scale": 0.02, **(marker.kwargs if marker else {})})
     yield running
     running.stop()
 
@@ -122,6 +123,7 @@ def test_a_joined_node_is_another_one(site: LabSite) -> None:
         assert requests.post(f"{api.base}/access/ticket", data=login, verify=False, timeout=5).ok
 
 
+@pytest.mark.lab(time_scale=0.3)  # long enough for each state to be seen
 def test_what_a_client_sees_meanwhile(site: LabSite) -> None:
     """An answer that is no JSON, dead tickets, a quorum that is away, refused connections."""
     form(site)
