@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import time
@@ -274,6 +275,16 @@ def test_a_lock_is_waited_for_and_told(lab: Any, make: Make) -> None:
     assert len(backups(lab)) == 1
 
 
+def test_a_lock_that_comes_in_between_is_waited_for(lab: Any, make: Make) -> None:
+    def lock_for_a_moment() -> None:
+        lab.pve.snapshot_lock(100, "snapshot")
+        asyncio.get_running_loop().call_later(0.2, lab.pve.unlock, 100)
+
+    lab.do(lab.pve.interpose, "POST", "/vzdump", lock_for_a_moment)
+    assert make(max_age="1d").plan.changed
+    assert len(backups(lab)) == 1
+
+
 def test_a_server_that_moves_in_between_is_followed(lab: Any, make: Make) -> None:
     def move() -> None:
         lab.vm(100).node = "pve2"
@@ -394,6 +405,14 @@ def test_what_a_failed_restore_left_is_finished(lab: Any, make: Make) -> None:
     assert lab.vm(150).config == {}
     assert foretold_and_made(lab, make, **wish).plan.changed
     unchanged(lab, make, **wish)
+
+
+def test_a_restore_that_did_not_get_the_lock_is_repeated(lab: Any, make: Make) -> None:
+    add(lab)
+    lab.do(lab.pve.hold_config_lock, 150, secs=10)
+    assert make(state="restored", target_vmid=150).plan.changed
+    assert [task["exitstatus"] == "OK" for task in lab.pve.tasklog if task["type"] == "qmrestore"] == [False, True]
+    assert lab.vm(150).config["name"] == "web-01"
 
 
 def test_a_backup_of_another_node_is_not_within_reach(lab: Any, make: Make, client: PveClient) -> None:
