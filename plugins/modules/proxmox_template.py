@@ -210,8 +210,8 @@ options:
       - V(present) makes the template what the task says.
       - V(absent) removes it, unless linked clones need it.
       - V(image_absent) removes the file O(image.file) from O(image.storage), unless the config of a virtual machine
-        refers to it or a template is being made of it. Each virtual machine that can reach the storage and that the user
-        may see is looked at; snapshots are not.
+        refers to it or a template is being made of it. Each virtual machine that can reach the storage and that the
+        user may see is looked at; snapshots are not.
     type: str
     choices: [present, absent, image_absent]
     default: present

@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A template is made of an image, changed, removed; an image is removed."""
+"""An image is sent and a template made of it, changed, removed; an image is removed."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ def _make(client: PveClient) -> bool:
         name="rocky-9",
         vmid=9001,
         node="pve1",
-        image=IMAGE,
+        timeout=10,
+        # Whatever file is at hand is an image in the raw format.
+        image={"storage": "local", "path": __file__, "file": "rocky-9.raw"},
         disk_size="3G",
         cores=2,
         description="for all",
@@ -69,8 +71,9 @@ def _is_made(lab: Lab) -> None:
     assert guest.template
     assert guest.config["scsi0"] == "local-lvm:base-9001-disk-0,size=3G"
     assert guest.config["boot"] == "order=scsi0"
-    assert guest.config["description"].startswith(f"for all\n\npvefleet: made from {VOLID} (")
+    assert guest.config["description"].startswith("for all\n\npvefleet: made from local:import/rocky-9.raw (sha256:")
     assert volumes(lab, 9001) == ["base-9001-disk-0", "vm-9001-cloudinit"]
+    assert list(lab.pve.storages["local"]["volumes"]) == ["import/rocky-9.raw"]
 
 
 def _is_changed(lab: Lab) -> None:
@@ -90,17 +93,18 @@ def _has_no_image(lab: Lab) -> None:
 JOBS = (
     Job(
         "proxmox_template made",
-        _add_image,
+        lambda lab: None,
         _make,
         _is_made,
         writes=(
+            ("POST", "/upload"),
             ("POST", "/qemu"),
             ("POST", "/9001/config"),
             ("PUT", "/resize"),
             ("POST", "/template"),
             ("PUT", "/9001/config"),
         ),
-        tasks=("qmcreate", "qmconfig", "resize", "qmtemplate"),
+        tasks=("imgcopy", "qmcreate", "qmconfig", "resize", "qmtemplate"),
         storage="local-lvm",
     ),
     Job(
