@@ -155,3 +155,23 @@ def test_answered_surveys_run(lab: Lab, tmp_path: Path) -> None:
             assert guest.config["cores"] in (3, "3") or guest.pending
             assert "cipassword" not in guest.config
     assert [guest.vmid for guest in lab.pve.vms] == [lab.template_vmid]
+
+
+def test_the_execution_environment_takes_the_artifact_that_is_built() -> None:
+    environment = yaml.safe_load((ROOT / "execution-environment.yml").read_text())
+    version = yaml.safe_load((ROOT / "galaxy.yml").read_text())["version"]
+    artifact = f"pvefleet-infra-{version}.tar.gz"
+    (source,) = environment["additional_build_files"]
+    (collection,) = environment["dependencies"]["galaxy"]["collections"]
+    assert source == {"src": f"dist/{artifact}", "dest": "collection"}
+    assert collection == {"name": f"/tmp/collection/{artifact}", "type": "file"}
+
+
+def test_the_page_imports_every_key_of_the_files() -> None:
+    page = (ROOT / "docs/awx.md").read_text()
+    (play,) = yaml.safe_load(re.findall(r"^```yaml\n(- name: Import.*?)^```$", page, re.M | re.S)[0])
+    types, templates = play["tasks"]
+    assert set(awx.credential_type()) == set(types["awx.awx.credential_type"])
+    known = set(templates["awx.awx.job_template"])
+    for playbook in PLAYBOOKS.values():
+        assert set(awx.job_template(playbook)) < known

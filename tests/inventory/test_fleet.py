@@ -15,6 +15,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve import invento
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.inventory import Wish
 
+from tests.docs.test_examples import page
 from tests.inventory.conftest import Inventory
 from tests.lab import Lab
 
@@ -332,7 +333,19 @@ def test_only_files_of_its_name(inventory: Inventory, lab: Lab, tmp_path: Path) 
     assert lab.requests == []
 
 
-def test_the_examples_of_the_guide_and_the_folder(inventory: Inventory, lab: Lab) -> None:
+def test_the_examples_of_the_folder(inventory: Inventory, lab: Lab) -> None:
     for path in sorted((Path(__file__).parents[2] / "inventory").glob("*.yml")):
         (inventory.folder / "prod.fleet.yml").write_text(path.read_text())
         assert "pve_nodes" in inventory.run("ansible-inventory", "--graph"), (path, inventory.warnings)
+
+
+@pytest.mark.lab(guests=6)
+def test_the_guide(lab: Lab, tmp_path: Path) -> None:
+    guide = page("docs/guides/inventory.md", lab, tmp_path)
+    first, second, third = guide.run()
+    assert "@pve_role_web" in first
+    assert "ansible_host: 10.0.0.10" in second
+    assert '"ansible_host": "10.0.0.10"' in second
+    assert third.count("@pve_nodes") == 3
+    # one login and listing for each run that was not answered by the cache: graph, list, debug, first and last
+    assert lab.count_since(0, "GET", "/cluster/resources") == 5
