@@ -141,7 +141,8 @@ def start(
     if task.status != PENDING:
         return None
     _enter(task, RUNNING, message)
-    task.progress = percent
+    # What an earlier attempt has reached stays.
+    task.progress = max(task.progress, percent)
     task.started_at = moment or task.updated_at
     task.attempts += 1
     _tell(session, task)
