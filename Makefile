@@ -14,7 +14,7 @@ DEMO_ONCE ?=
 export ANSIBLE_HOME := $(CURDIR)/.cache/ansible
 export PIP_CACHE_DIR ?= $(CURDIR)/.cache/pip
 
-.PHONY: help setup test lint ruff mypy ansible-lint docs-lint sanity demo bench docs build clean
+.PHONY: help setup test lint ruff mypy ansible-lint docs-lint sanity molecule demo bench docs build clean
 
 help:                ## what can be made
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +53,9 @@ docs-lint: setup       ## the modules' documentation, and that its references ex
 
 sanity: setup          ## ansible-test sanity; ARGS="--test pylint" for a part
 	tests/sanity.sh $(ARGS)
+
+molecule: setup        ## the roles' scenarios, which are part of the tests; ARGS="-k storage" for a part
+	$(BIN)/python -m pytest -n 2 --dist load tests/molecule $(ARGS)
 
 demo: setup            ## a simulated cluster and the service, shown at work; DEMO_ONCE=1 ends by itself
 	@$(BIN)/python -m tests.demo --port $(PORT) --pve-port $(PVE_PORT) $(if $(DEMO_ONCE),--once)
