@@ -11,7 +11,7 @@ short_description: Which backups Proxmox VE has
 version_added: 0.2.0
 description:
   - Lists the backups of one server, or of all virtual machines and containers, the newest first.
-  - What is stored on a node that is offline cannot be seen; a warning says so.
+  - What is stored on a node that is offline, or on a storage that is not active, cannot be seen; a warning says so.
 author:
   - the PVE Fleet contributors (@pvefleet)
 extends_documentation_fragment:
@@ -132,11 +132,11 @@ def main() -> None:
     try:
         chosen = selection(module.params)
         client = PveClient(connection_from_params(module.params))
-        backups, offline = list_backups(client, chosen)
+        backups, unseen = list_backups(client, chosen)
     except (Unable, ConnectionParamsError, PveError) as error:
         module.fail_json(msg=str(error))
-    if offline:
-        module.warn(f"{', '.join(offline)} is offline, and what is stored only there is not listed")
+    for what in unseen:
+        module.warn(f"{what}, and what is stored only there is not listed")
     module.exit_json(changed=False, backups=[backup.describe() for backup in backups])
 
 

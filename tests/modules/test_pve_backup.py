@@ -195,6 +195,10 @@ def test_age_is_that_of_the_nodes_clock(lab: Any, make: Make) -> None:
     assert len(backups(lab)) == 2
     lab.pve.clock_ahead["pve1"] += DAY
     assert foretold_and_made(lab, make, max_age="90m").plan.changed
+    # Who may not read the node's clock has only that of this machine, 31 days behind.
+    lab.do(lab.pve.fail, "GET", "/nodes/pve1/time", 403, "Permission check failed")
+    lab.pve.clock_ahead["pve1"] += DAY
+    unchanged(lab, make, max_age="90m")
 
 
 def test_notes_tell_backups_apart(lab: Any, make: Make) -> None:
@@ -331,14 +335,20 @@ def test_old_ones_go_and_protected_ones_stay(lab: Any, make: Make) -> None:
 def test_what_cannot_be_seen_is_not_called_absent(lab: Any, make: Make, client: PveClient) -> None:
     volid = add(lab)
     lab.do(lab.pve.set_node_offline, "pve2")
-    with pytest.raises(Unable, match="pve2 is offline, and what is stored there cannot be seen"):
+    with pytest.raises(Unable, match="node pve2 is offline, so that not all backups can be seen; name the storage"):
         make(vmid=100, older_than="1w", state="absent")
     unchanged(lab, make, vmid=100, node="pve1", older_than="1w", state="absent")
     unchanged(lab, make, volid=volid, notes="")
     with pytest.raises(Unable, match="pve2 is offline"):
         make(volid=f"{volid}.gz", state="absent")
     found, offline = list_backups(client, selection({}))
-    assert ([backup.volid for backup in found], offline) == ([volid], ["pve2"])
+    assert ([backup.volid for backup in found], offline) == ([volid], ["node pve2 is offline"])
+    lab.do(lab.pve.set_node_offline, "pve2", offline=False)
+    lab.do(lab.pve.storages["shared"].update, content="backup", active=0)
+    for storage in (None, "shared"):
+        with pytest.raises(Unable, match="storage shared is not active on pve1; storage shared is not active on pve2"):
+            make(vmid=100, storage=storage, older_than="1w", state="absent")
+    unchanged(lab, make, vmid=100, storage="local", older_than="1w", state="absent")
 
 
 # -------------------------------------------------------------------- restored

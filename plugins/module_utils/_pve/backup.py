@@ -96,13 +96,25 @@ def read_backups(client: PveClient, spots: Iterable[Place], vmid: int | None) ->
     return found
 
 
-def backup_places(
-    client: PveClient, resources: Resources, *, storage: str | None, node: str | None, verb: str, complete: bool
-) -> list[Place]:
-    """Every storage with backups, a shared one once. Unable when `storage` or `node` is not one of them.
+@dataclass(frozen=True)
+class Survey:
+    """The storages with backups, a shared one once, and in words what cannot be looked at now."""
 
-    complete: refuse, too, when some cannot be seen now, so that what is not found is not there.
-    """
+    spots: tuple[Place, ...]
+    unseen: tuple[str, ...]
+
+    def complete(self, verb: str) -> tuple[Place, ...]:
+        """The storages. Unable when there are others, so that what is not found on these is not there."""
+        if self.unseen:
+            raise Unable(
+                f"Unable to {verb}: {'; '.join(self.unseen)}, so that not all backups can be seen; name the storage or "
+                "the node that is meant"
+            )
+        return self.spots
+
+
+def survey(client: PveClient, resources: Resources, *, storage: str | None, node: str | None, verb: str) -> Survey:
+    """Where backups are. Unable when there is no such node, or when backups are never on `storage`."""
     nodes = resources.nodes()
     if node is not None and node not in nodes:
         raise Unable(f"Unable to {verb}: there is no node {node}, only {', '.join(sorted(nodes))}")
@@ -110,24 +122,22 @@ def backup_places(
     offline = [name for name in wanted if not nodes[name]]
     seen = [spot for name in wanted if nodes[name] for spot in places(client, name)]
     known = [spot for spot in seen if "backup" in spot.content]
-    chosen: dict[tuple[str, str], Place] = {}
-    for spot in known:
-        if storage in (None, spot.storage) and spot.active:
-            chosen.setdefault((spot.storage, "" if spot.shared else spot.node), spot)
-    idle = [spot for spot in known if storage in (None, spot.storage) and not spot.active]
-    missed = sorted({spot.node for spot in idle if (spot.storage, "" if spot.shared else spot.node) not in chosen})
-    shared = storage is not None and any(spot.shared for spot in chosen.values())
-    if storage is not None and not chosen and not missed and not offline:
+    meant = [spot for spot in known if storage in (None, spot.storage)]
+    if storage is not None and not meant and not offline:
         raise Unable(f"Unable to {verb}: {_no_backups(storage, seen, known)}")
-    if complete and offline and not shared:
-        raise Unable(
-            f"Unable to {verb}: {', '.join(offline)} is offline, and what is stored there cannot be seen; name the "
-            "node or the shared storage that is meant"
-        )
-    if complete and missed:
-        names = ", ".join(sorted({spot.storage for spot in idle}))
-        raise Unable(f"Unable to {verb}: storage {names} is not active on {', '.join(missed)}")
-    return list(chosen.values())
+    active: dict[tuple[str, str], Place] = {}
+    for spot in meant:
+        if spot.active:
+            active.setdefault(_identity(spot), spot)
+    unseen = [f"storage {spot.storage} is not active on {spot.node}" for spot in meant if _identity(spot) not in active]
+    if storage is None or not any(spot.shared for spot in active.values()):
+        unseen += [f"node {name} is offline" for name in offline]
+    return Survey(tuple(active.values()), tuple(unseen))
+
+
+def _identity(spot: Place) -> tuple[str, str]:
+    """The same for a shared storage on every node."""
+    return spot.storage, "" if spot.shared else spot.node
 
 
 def _no_backups(storage: str, seen: Iterable[Place], known: Iterable[Place]) -> str:
@@ -174,30 +184,24 @@ def vmid_of(
 
 
 def list_backups(client: PveClient, chosen: Selection) -> tuple[list[Backup], list[str]]:
-    """The backups that are meant, the newest first, and the nodes that are offline, whose own storages are not seen."""
+    """The backups that are meant, the newest first, and in words what could not be looked at."""
     with unable("list backups"):
         resources = Resources.read(client)
         vmid = None
         if chosen.server is not None or chosen.vmid is not None:
             vmid = vmid_of(client, resources, chosen, "list backups")
-        spots = backup_places(
-            client, resources, storage=chosen.storage, node=chosen.node, verb="list backups", complete=False
-        )
-        backups = read_backups(client, spots, vmid)
-        return chosen.chosen(backups, clocks(client, backups, chosen)), sorted(resources.offline())
+        seen = survey(client, resources, storage=chosen.storage, node=chosen.node, verb="list backups")
+        backups = read_backups(client, seen.spots, vmid)
+        return chosen.chosen(backups, clocks(client, backups, chosen)), list(seen.unseen)
 
 
 def find_volume(client: PveClient, resources: Resources, spec: BackupSpec, verb: str) -> Backup | None:
     """The backup that the task names by its volume id."""
 
-    def look(complete: bool) -> list[Backup]:
-        spots = backup_places(
-            client, resources, storage=spec.storage, node=spec.selection.node, verb=verb, complete=complete
-        )
-        return [backup for backup in read_backups(client, spots, None) if backup.volid == spec.volid]
-
-    # Only what is not found makes it matter that there is more than can be seen.
-    found = look(complete=False) or look(complete=True)
+    seen = survey(client, resources, storage=spec.storage, node=spec.selection.node, verb=verb)
+    found = [backup for backup in read_backups(client, seen.spots, None) if backup.volid == spec.volid]
+    if not found:
+        seen.complete(verb)
     if len(found) > 1:
         raise Unable(f"Unable to {verb}: {', '.join(backup.node for backup in found)} have it; give the node")
     return found[0] if found else None
@@ -440,8 +444,8 @@ def absent(client: PveClient, spec: BackupSpec, *, check_mode: bool = False) -> 
         else:
             chosen = spec.selection
             vmid = vmid_of(client, resources, chosen, verb)
-            spots = backup_places(client, resources, storage=chosen.storage, node=chosen.node, verb=verb, complete=True)
-            backups = read_backups(client, spots, vmid)
+            seen = survey(client, resources, storage=chosen.storage, node=chosen.node, verb=verb)
+            backups = read_backups(client, seen.complete(verb), vmid)
             plan, doomed = plan_absent(spec, backups, clocks(client, backups, chosen))
         if not check_mode:
             for number, backup in enumerate(doomed):

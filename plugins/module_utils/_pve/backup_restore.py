@@ -16,7 +16,6 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import 
     ROUNDS,
     Result,
     absent,
-    backup_places,
     began,
     clocks,
     find_volume,
@@ -25,6 +24,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import 
     places,
     present,
     read_backups,
+    survey,
     vmid_of,
     wait_unlocked,
 )
@@ -123,8 +123,8 @@ def _source(client: PveClient, resources: Resources, spec: BackupSpec, verb: str
         backup = named
     else:
         vmid = vmid_of(client, resources, chosen, verb, besides=spec.target_vmid)
-        spots = backup_places(client, resources, storage=chosen.storage, node=chosen.node, verb=verb, complete=True)
-        backups = read_backups(client, spots, vmid)
+        seen = survey(client, resources, storage=chosen.storage, node=chosen.node, verb=verb)
+        backups = read_backups(client, seen.complete(verb), vmid)
         fitting = chosen.chosen(backups, clocks(client, backups, chosen))
         if not fitting:
             some = f", only {len(backups)} others" if backups else ""
