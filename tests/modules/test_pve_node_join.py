@@ -436,11 +436,29 @@ def test_quorum_that_never_comes(site: LabSite) -> None:
 def test_a_peer_that_drops_connections_meanwhile(site: LabSite, stage: str) -> None:
     def drop(reached: str) -> None:
         if reached == stage:
-            for _ in range(4):
+            for _ in range(2):
                 site["pve1"].pve.lose_answer("GET", "/cluster/status")
 
     site.at_stage = drop
     assert join(site).plan.changed
+    finished(site)
+
+
+def test_a_bad_network(site: LabSite) -> None:
+    """Whatever the first run makes of it, in one sentence, the second finishes it."""
+    client = PveClient(site["pve2"].connection(retry_seconds=2))
+    for name in ("pve1", "pve2"):
+        site.do(site[name].pve.flaky_network, drop_rate=0.25)
+        site.do(site[name].pve._random.seed, 5)
+    try:
+        membership.join(client, spec(site))
+    except Unable as failed:
+        sentence = str(failed)
+        assert sentence.startswith("Unable to ")
+    for name in ("pve1", "pve2"):
+        site.do(site[name].pve.flaky_network, drop_rate=0)
+    join(site)
+    settle(site)
     finished(site)
 
 
