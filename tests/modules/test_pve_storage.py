@@ -28,7 +28,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.storage_plan i
     storage_spec,
     update_params,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.ansible_run import Ansible
@@ -289,19 +289,23 @@ def test_removal_looks_at_guests(client: PveClient, lab: Any) -> None:
         101: {"scsi0": "extra:1", "name": "web-01"},
         102: {"cicustom": "vendor=extra:snippets/vendor.yml"},
         103: {"scsi0": "extra-2:1", "description": "extra:1"},
+        104: {"hotplug": "0", "name": "soon"},
     }.items():
         client.run("POST", "/nodes/pve1/qemu", {"vmid": vmid, **options}, timeout=10)
+    client.run("POST", "/nodes/pve1/qemu/104/status/start", timeout=10)
+    client.put("/nodes/pve1/qemu/104/config", {"scsi0": "extra:1"})
+    assert "scsi0" not in lab.vm(104).config
     client.put("/nodes/pve1/qemu/101/config", {"delete": "scsi0"})
     assert any(key.startswith("unused") for key in lab.vm(101).config)
     gone = {"name": "extra", "state": "absent"}
     with pytest.raises(Unable) as refused:
         converge(client, **gone)
     assert str(refused.value) == (
-        "Unable to remove storage extra: the configuration of 102, web-01 (101) refers to it; move the disks away"
-        " first, or use force, which leaves them where they are"
+        "Unable to remove storage extra: the configuration of 102, soon (104), web-01 (101) refers to it; move the"
+        " disks away first, or use force, which leaves them where they are"
     )
     lab.do(lab.pve.set_node_offline, "pve1")
-    with pytest.raises(Unable, match=r"whether 101, 102, 103, 9000 use it is not known, for pve1 is offline"):
+    with pytest.raises(Unable, match=r"whether 101, 102, 103, 104, 9000 use it is not known, for pve1 is offline"):
         converge(client, **gone)
     lab.do(lab.pve.set_node_offline, "pve1", False)
     volumes = dict(lab.pve.storages["extra"]["volumes"])
@@ -329,6 +333,21 @@ def test_somebody_else_changes_it_meanwhile(client: PveClient, lab: Any) -> None
     with pytest.raises(Unable, match="detected modified configuration - file changed by other user"):
         converge(client, **NFS, content=["images"])
     assert lab.pve.storages["remote-poka"]["content"] == "backup"
+
+
+@pytest.mark.parametrize(("status", "method"), [(None, "POST"), (596, "POST"), (596, "PUT"), (None, "DELETE")])
+def test_an_answer_that_is_lost(client: PveClient, lab: Any, status: int | None, method: str) -> None:
+    """What has happened is found out, and not done again."""
+    wanted: dict[str, Any] = {**NFS, "content": ["backup"]}
+    if method != "POST":
+        converge(client, **NFS)
+    if method == "DELETE":
+        wanted = {"name": "remote-poka", "state": "absent"}
+    mark = len(lab.requests)
+    lab.do(lab.pve.lose_answer, method, "/storage" if method == "POST" else "/storage/remote-poka", status)
+    assert converge(client, **wanted).plan.changed
+    assert [used for used, _path in writes(lab, mark)] == [method]
+    assert not converge(client, **wanted).plan.changed
 
 
 def test_a_storage_of_another_kind_made_meanwhile(client: PveClient, lab: Any) -> None:
@@ -408,6 +427,7 @@ def applied(current: dict[str, Any], params: dict[str, str]) -> dict[str, Any]:
     return {"content": ",".join(BACKENDS[current["type"]].default), **after}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.data())
 def test_a_plan_is_exactly_what_is_missing(data: st.DataObject) -> None:
     """From any definition to any other of the same type and place: carried out, nothing is left to do."""
@@ -425,11 +445,13 @@ def test_a_plan_is_exactly_what_is_missing(data: st.DataObject) -> None:
     assert {key: after[key] for key in untouched} == {key: current[key] for key in untouched}
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.sampled_from(sorted(BOOLEANS)), st.sampled_from([True, 1, "1", "yes", "True", "ON"]))
 def test_all_ways_to_say_yes_are_one(key: str, value: Any) -> None:
     assert canonical(key, value) == "1"
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.text(), st.one_of(st.text(), st.integers(), st.booleans(), st.none(), st.lists(st.text())))
 def test_odd_settings_are_taken_or_refused(key: str, value: Any) -> None:
     """Never anything but Unable; and what is taken is canonical for good."""
