@@ -16,14 +16,14 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import ROLE_PREFIX
 
 Facts = Mapping[str, Any]
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 GROUPS = ("type", "cluster", "node", "status", "pool", "tag", "role")
 # A host of one of these names would become the controller, or every host, for plays that mean those.
