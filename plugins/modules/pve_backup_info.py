@@ -113,7 +113,7 @@ backups:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import list_backups
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_look import list_backups
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan import SELECTION_OPTIONS, selection
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveError
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.connect import (

@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import Result, list_backups
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import Result
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_look import list_backups
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan import (
     Backup,
     backup_spec,

@@ -17,16 +17,18 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import 
     Result,
     absent,
     began,
-    clocks,
-    find_volume,
     newer_task,
     own_tasks,
-    places,
     present,
+    wait_unlocked,
+)
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_look import (
+    clocks,
+    find_volume,
+    places,
     read_backups,
     survey,
     vmid_of,
-    wait_unlocked,
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan import Backup, BackupSpec
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import (
