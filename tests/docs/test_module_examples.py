@@ -123,6 +123,8 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
 
 def standalone_and_dead_nodes(world: World) -> None:
     """pve1, pve3 and pve4 are a cluster, pve3 is switched off, pve2 stands alone."""
+    patch = world.stack.enter_context(pytest.MonkeyPatch.context())
+    patch.setenv("XDG_CACHE_HOME", str(world.folder))  # where joins wait for each other
     site = standalone_nodes(4, time_scale=TIME_SCALE)
     world.stack.callback(site.stop)
     peer = site["pve1"]

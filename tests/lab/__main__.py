@@ -12,8 +12,10 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from .server import Lab
+from .site import LabSite
 
 
 def _between(kind: type[int] | type[float], low: int, high: float) -> Callable[[str], float]:
@@ -42,6 +44,11 @@ def _arguments() -> argparse.Namespace:
         "--nodes", type=_between(int, 1, 99), default=2, help="nodes of the cluster (default: %(default)s)"
     )
     parser.add_argument(
+        "--standalone",
+        action="store_true",
+        help="nodes that are no cluster yet, on loopback addresses and a port of their own; no --guests",
+    )
+    parser.add_argument(
         "--guests", type=_between(int, 0, 10**5), default=0, help="VMs that are there already (default: %(default)s)"
     )
     parser.add_argument(
@@ -59,6 +66,28 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _lab(arguments: argparse.Namespace) -> Lab | LabSite:
+    if arguments.standalone:
+        return LabSite(arguments.nodes, time_scale=arguments.time_scale, latency=arguments.latency)
+    return Lab(
+        host=arguments.host,
+        port=arguments.pve_port,
+        nodes=arguments.nodes,
+        guests=arguments.guests,
+        time_scale=arguments.time_scale,
+        latency=arguments.latency,
+    )
+
+
+def _description(lab: Lab | LabSite) -> dict[str, Any]:
+    """How to reach it: `pve` is the cluster, or the first of standalone nodes, and `others` are the rest of them."""
+    if isinstance(lab, Lab):
+        return {"pve": lab.description()}
+    names = ("name", "host", "port", "api_endpoint", "ca_file", "fingerprint", "username", "password")
+    first, *others = [{name: getattr(node, name) for name in names} for node in lab.nodes.values()]
+    return {"pve": first, "others": others}
+
+
 def _cause(error: OSError) -> str:
     """asyncio words its own message around the number of the error."""
     known = error.errno is not None and error.errno > 0
@@ -71,14 +100,7 @@ def main() -> int:
     # Blocked here and in the serving thread, so that sigwait() below gets them and nothing is cut off.
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    lab = Lab(
-        host=arguments.host,
-        port=arguments.pve_port,
-        nodes=arguments.nodes,
-        guests=arguments.guests,
-        time_scale=arguments.time_scale,
-        latency=arguments.latency,
-    )
+    lab = _lab(arguments)
     try:
         lab.start()
     except OSError as error:
@@ -86,7 +108,7 @@ def main() -> int:
         sys.stderr.write(f"Unable to serve the lab on {where}: {_cause(error)}\n")
         return 1
     try:
-        sys.stdout.write(json.dumps({"pve": lab.description()}) + "\n")
+        sys.stdout.write(json.dumps(_description(lab)) + "\n")
         sys.stdout.flush()
         signal.sigwait(signals)
     finally:
