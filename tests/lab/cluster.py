@@ -24,6 +24,7 @@ from .lifecycle import Lifecycle
 from .membership import Membership
 from .power import Power
 from .resources import Resources
+from .restore import Restore
 from .rrd import Rrd
 from .storages import Storages
 from .tasks import Tasks
@@ -37,6 +38,7 @@ class LabPve(
     Http,
     Tasks,
     Backup,
+    Restore,
     Rrd,
     Storages,
     Resources,
