@@ -299,6 +299,15 @@ def test_another_cluster_of_the_same_name(site: LabSite) -> None:
         join(site, "pve3")
 
 
+def test_another_cluster_with_nodes_of_the_same_names(site: LabSite) -> None:
+    join(site)
+    with LabSite(2, time_scale=TIME_SCALE) as elsewhere:
+        join(elsewhere)
+        client = PveClient(elsewhere["pve2"].connection())
+        with pytest.raises(Unable, match=r"pve2 is in another cluster that is called lab too$"):
+            membership.join(client, spec(site))
+
+
 def test_a_standalone_peer_needs_a_name_for_its_cluster(site: LabSite) -> None:
     with pytest.raises(Unable, match="the peer pve1 stands alone; give cluster_name"):
         join(site, cluster_name=None)
@@ -358,7 +367,10 @@ def finished(site: LabSite, **changes: Any) -> None:
 @pytest.mark.parametrize(("node", "path"), [("pve1", "/cluster/config"), ("pve2", "/cluster/config/join")])
 def test_a_lost_answer(site: LabSite, node: str, path: str, status: int | None) -> None:
     site.do(site[node].pve.lose_answer, "POST", path, status)
-    assert join(site).plan.changed
+    made = join(site)
+    assert made.plan.changed
+    # it answers again by then, with this one
+    assert (made.node["fingerprint"], made.warnings) == (site["pve2"].fingerprint, ())
     assert sorted(writes(site)) == [
         ("pve1", "/cluster/config"),
         ("pve1", "/cluster/config/nodes/pve2"),
