@@ -26,6 +26,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.template_plan 
     join_notes,
     split_notes,
 )
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.upid import percent_of
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.upload import BLOCK, Form, UploadFile
 from hypothesis import given
 from hypothesis import strategies as st
@@ -419,6 +420,19 @@ def test_an_import_that_goes_on_after_its_run_was_killed(lab: Any, client: PveCl
     assert volumes(lab, 9001) == ["base-9001-disk-0"]
 
 
+def test_an_import_that_was_killed_leaves_no_volume_behind(lab: Any, client: PveClient) -> None:
+    lab.do(lab.pve.add_image, "local", "rocky-9.qcow2", virtual=500 * GIB)
+    lab.do(lab.pve.fail, "POST", "/9001/config", 500, "power cut", times=1)
+    with pytest.raises(Unable, match="power cut"):
+        make(client, **BASE)
+    upid = client.post("/nodes/pve1/qemu/9001/config", {"scsi0": f"local-lvm:0,import-from={VOLID}"})
+    lab.do(lab.pve.kill_task, upid)
+    assert volumes(lab, 9001) == ["vm-9001-disk-0"]
+    lab.do(lab.pve.storages["local"]["volumes"]["import/rocky-9.qcow2"].update, virtual=GIB)
+    made_as_foretold(lab, client, **BASE)
+    assert volumes(lab, 9001) == ["base-9001-disk-0"]
+
+
 def test_a_half_made_template_can_be_removed(lab: Any, client: PveClient, image: str) -> None:
     lab.do(lab.pve.fail, "POST", "/template", 500, "killed", times=1)
     with pytest.raises(Unable, match="killed"):
@@ -547,6 +561,11 @@ RECORDS = st.builds(
     st.from_regex(r"[a-z][a-z0-9-]*[a-z0-9]:[a-z0-9./=+-]+", fullmatch=True),
     st.none() | st.from_regex(r"sha256:[0-9a-f]{64}|\d+ bytes, ctime \d+", fullmatch=True),
 )
+
+
+def test_a_download_tells_how_far_it_is() -> None:
+    line = " 32768K ........ ........ ........ ........ ........ ........ 37%  101M 6s"
+    assert percent_of(line) == 37
 
 
 @given(st.text(), RECORDS)
