@@ -469,6 +469,16 @@ def test_a_reported_task_can_be_cancelled_from_either_view(admin: FlaskClient, a
     assert agent.call("POST", f"/{finished}/cancel").status_code == 409
 
 
+def test_a_second_attempt_keeps_the_progress_of_the_first(services: Services) -> None:
+    task_id = of_the_service(services, store.RUNNING)
+    with services.db.write() as session:
+        store.progress(session, task_id, 40, "")
+        store.requeue(session, task_id, count_attempt=True)
+        again = store.start(session, task_id)
+        assert again is not None
+        assert again.progress == 40
+
+
 def test_the_engine_leaves_reported_tasks_alone(agent: Agent, services: Services) -> None:
     queued, processing = agent.made(), agent.made()
     agent.status(processing, "PROCESSING")
