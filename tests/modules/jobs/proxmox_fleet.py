@@ -23,7 +23,7 @@ def _prepare(lab: Lab) -> None:
 
 
 def _run(client: PveClient) -> bool:
-    defaults = {"clone": {"template": "debian-12-cloud"}, "memory": 1024, "timeout": 3, "state": "started"}
+    defaults = {"clone": {"template": "debian-12-cloud"}, "memory": 1024, "timeout": 10, "state": "started"}
     servers = [{"name": "f-00", "vmid": 100}, {"name": "f-01", "vmid": 101}]
     wish = {"servers": servers, "defaults": defaults, "tag": "fleet-f", "prune": True}
     outcomes = converge_fleet(client, fleet_spec({**wish, "workers": 2, "per_node": 2, "per_storage": 2}))

@@ -23,7 +23,7 @@ VOLID = "local:import/rocky-9.qcow2"
 def make(client: PveClient, *, check_mode: bool = False, **options: Any) -> Any:
     """converge() with the module's defaults."""
     defaults = {name: option.get("default") for name, option in TEMPLATE_OPTIONS.items()}
-    return converge(client, template_spec({**defaults, "timeout": 3, **options}), check_mode=check_mode)
+    return converge(client, template_spec({**defaults, "timeout": 10, **options}), check_mode=check_mode)
 
 
 def _make(client: PveClient) -> bool:

@@ -19,7 +19,7 @@ DISKS = ["vm-150-cloudinit", "vm-150-disk-0"]
 
 
 def _make(client: PveClient, **options: Any) -> bool:
-    spec = {"server": "web-01", "storage": "local", "notes": "nightly", "timeout": 3, **options}
+    spec = {"server": "web-01", "storage": "local", "notes": "nightly", "timeout": 10, **options}
     return converge(client, backup_spec(spec)).plan.changed
 
 

@@ -26,7 +26,7 @@ def _prepare(lab: Lab) -> None:
 def _run(client: PveClient) -> bool:
     # an API token may not do this
     root = replace(client.connection, password=PASSWORD, token_id=None, token_secret=None)
-    return membership.remove(PveClient(root), RemoveSpec("pve3", timeout=3)).plan.changed
+    return membership.remove(PveClient(root), RemoveSpec("pve3", timeout=10)).plan.changed
 
 
 def _removed(lab: Lab) -> None:
