@@ -75,7 +75,8 @@ class Settings(BaseSettings):
     )
     token_lifetime: timedelta = Field(default=timedelta(hours=1), description="Lifetime of a bearer token.")
     refresh_lifetime: timedelta = Field(
-        default=timedelta(days=14), description="Time after a login until which its bearer tokens can be refreshed."
+        default=timedelta(days=14),
+        description="Time after a login until which bearer tokens can be refreshed, and those for one task are good.",
     )
     login_rate: str = Field(
         default="10/minute",

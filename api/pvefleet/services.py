@@ -48,7 +48,7 @@ class Services:
             settings=settings,
             db=db,
             vault=Vault(keys),
-            tokens=Tokens(keys, settings.token_lifetime),
+            tokens=Tokens(keys, settings.token_lifetime, settings.refresh_lifetime),
             catalogue=Catalogue.load(),
             stopping=stopping,
             broadcaster=Broadcaster(db, stopping),

@@ -16,7 +16,7 @@ import ssl
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
@@ -93,21 +93,18 @@ class Api:
             raise ReportError("the URL of the API cannot be understood") from None
         if parts.scheme not in ("http", "https") or not host or parts.query or parts.username or parts.password:
             raise ReportError("the URL of the API must be like https://fleet.example.com:8080")
-        token = token.strip()
-        if not token or not token.isascii() or not token.isprintable():
-            raise ReportError("the token of the API is none")
         self.url = f"{parts.scheme}://{parts.netloc}"
         self._address = (host, port or (443 if parts.scheme == "https" else 80))
         self._host = parts.netloc
         path = parts.path.rstrip("/")
         self._path = path if path.endswith("/api/v1") else f"{path}/api/v1"
         self._headers = {
-            "Authorization": f"Bearer {token}",
             "Content-Type": "application/json",
             "Accept-Language": "en",
             "User-Agent": "pvefleet-task-report",
             "Connection": "close",
         }
+        self.use(token)
         self._tls: ssl.SSLContext | None = None
         if parts.scheme == "https":
             try:
@@ -116,6 +113,13 @@ class Api:
                 raise ReportError(f"the CA file {ca_path} cannot be used: {error.strerror}") from None
         # Loaded now: the thread must not be importing while Ansible forks.
         "x".encode("idna")
+
+    def use(self, token: str) -> None:
+        """Raises ReportError when it can be no token."""
+        token = token.strip()
+        if not token or not token.isascii() or not token.isprintable():
+            raise ReportError("the token of the API is none")
+        self._headers["Authorization"] = f"Bearer {token}"
 
     def call(self, method: str, path: str, body: Mapping[str, Any], key: str) -> Answer:
         """key: the same for a repetition of the same request, which is carried out once then. Raises Unreachable."""
@@ -202,6 +206,7 @@ class Reporter:
         self._task_id = task_id
         self._message = message
         self._started_at = timestamp()
+        self._has_own_token = False
         self._begun = False
         self._ever_answered = False
         self._lines = Outbox("logs", "logs", LINES_A_REQUEST, MOST_LINES)
@@ -216,7 +221,7 @@ class Reporter:
         self._failures = 0
         self._pause = 0.0
         self._problem = ""
-        self._keys = {name: secrets.token_hex(16) for name in ("task", "begin", "metrics", "end")}
+        self._keys = {name: secrets.token_hex(16) for name in ("task", "token", "begin", "metrics", "end")}
         self._caught = Caught()
         self._thread = threading.Thread(target=self._run, name="task_report", daemon=True)
 
@@ -323,10 +328,28 @@ class Reporter:
                     raise Refused(f"{answer} to a new task")
                 return False
             self._task_id = str(data["id"])
+        if not self._has_own_token and not self._take_own_token():
+            return False
         if not self._begun:
             body = {"status": "PROCESSING", "message": clean(self._message), "startedAt": self._started_at}
             self._begun = self._send("PATCH", "status", body, self._keys["begin"])
         return self._begun
+
+    def _take_own_token(self) -> bool:
+        """One for this task alone, which lasts as long as the login: the given one may end before the run does.
+
+        False when it has to wait. Who has such a token already gets no other, and goes on with it; so does who asks a
+        service that gives none.
+        """
+        path = f"/tasks/{quote(self._task_id or '', safe='')}/token"
+        answer = self._call("POST", path, {}, self._keys["token"], without=(403, 404))
+        if answer is None:
+            return False
+        data = answer.body.get("data")
+        if answer.good and isinstance(data, dict) and isinstance(data.get("token"), str):
+            self._api.use(data["token"])
+        self._has_own_token = True
+        return True
 
     def _send_batch(self, outbox: Outbox) -> bool:
         """False when it has to wait."""
@@ -353,14 +376,19 @@ class Reporter:
             self._problem = f"{answer} to {path}"
         return answer is not None and answer.good
 
-    def _call(self, method: str, path: str, body: Mapping[str, Any], key: str) -> Answer | None:
-        """None when the service asks to come again later. Raises Unreachable, Refused."""
+    def _call(
+        self, method: str, path: str, body: Mapping[str, Any], key: str, *, without: Sequence[int] = ()
+    ) -> Answer | None:
+        """None when the service asks to come again later. Raises Unreachable, Refused; not for the statuses of answers
+        that the run can do without."""
         answer = self._api.call(method, path, body, key)
         self._ever_answered = True
         if answer.status in (408, 425, 429) or answer.status >= 500 or answer.code == "CONFLICT":
             self._failed(str(answer), answer.retry_after)
             return None
         self._failures = 0
+        if answer.status in without:
+            return answer
         if answer.status in (401, 403, 404) or 300 <= answer.status < 400:
             raise Refused(str(answer))
         if answer.code == "TASK_ALREADY_COMPLETED":

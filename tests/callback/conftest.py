@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,11 +100,18 @@ class Playbook:
         return Run(process.returncode, output, time.monotonic() - began)
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    with Served(tmp_path_factory.mktemp("served") / "home", **QUICK) as served:
+@contextmanager
+def serving(home: Path, **settings: str) -> Iterator[Served]:
+    """A service with the user agent."""
+    with Served(home, **QUICK, **settings) as served:
         command = [PVEFLEET, "user", "add", "agent", "--role", "agent", "--home", str(served.home)]
         subprocess.run(command, input=f"{PASSWORD}\n", text=True, check=True, timeout=60)
+        yield served
+
+
+@pytest.fixture(scope="module")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    with serving(tmp_path_factory.mktemp("served") / "home") as served:
         yield Api(served)
 
 

@@ -104,13 +104,14 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_sent_in_which_order(service: Service) -> None:
     with reporting(service) as reporter:
-        until(lambda: len(service.asked) == 2)
+        until(lambda: len(service.asked) == 3)
         reporter.log("INFO", "a line", {"host": "web-01"})
         reporter.error("TASK_FAILED", "no", "details")
         assert reporter.finish("FAILED", "over", {"executionTime": 1}) == ""
     paths = [path.removeprefix("/api/v1/tasks") for path, _body, _key in service.asked]
     mine = "/task-1"
-    assert paths == ["", f"{mine}/status", f"{mine}/errors", f"{mine}/logs", f"{mine}/metrics", f"{mine}/status"]
+    begin, work = ["", f"{mine}/token", f"{mine}/status"], [f"{mine}/errors", f"{mine}/logs"]
+    assert paths == [*begin, *work, f"{mine}/metrics", f"{mine}/status"]
     assert [body["status"] for body in service.bodies("/status")] == ["PROCESSING", "FAILED"]
     assert len({key for _path, _body, key in service.asked}) == len(service.asked)
 

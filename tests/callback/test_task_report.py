@@ -11,13 +11,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from tests.api.fleet import until
-from tests.callback.conftest import BIN, Api, Playbook, Run
+from tests.callback.conftest import BIN, Api, Playbook, Run, serving
 
 SECRET = "marked-secret-0815"
 COMMAND = "ansible.builtin.command"
@@ -122,6 +123,24 @@ def test_a_task_that_is_there_already_with_a_token_for_it_alone(api: Api, playbo
     assert api.ids() == before
     task = api.call("GET", f"/{task_id}")
     assert (task["status"], task["title"], task["kind"]) == ("COMPLETED", "nightly", "backup")
+
+
+def test_a_run_outlives_the_token_it_was_given(tmp_path: Path, playbook: Playbook) -> None:
+    with serving(tmp_path / "home", PVEFLEET_TOKEN_LIFETIME="PT5S") as served:
+        api = Api(served)
+        refused = {
+            "url": f"{api.url}/api/v1/tasks",
+            "headers": {"Authorization": f"Bearer {api.token}"},
+            "status_code": 401,
+        }
+        wait = {"name": "wait until the token has ended", "ansible.builtin.uri": refused, "no_log": True}
+        wait |= {"register": "answer", "until": "answer.status == 401", "retries": 30, "delay": 1}
+        plays = [{"hosts": "web-01", "tasks": [wait, ok("afterwards")]}]
+        run = playbook.run(plays, KERUTA_API_URL=api.url, KERUTA_API_TOKEN=api.token)
+        assert run.returncode == 0, run.output
+        assert "WARNING" not in run.output, run.output
+        (task,) = Api(served).call("GET", "")["tasks"]
+    assert task["status"] == "COMPLETED"
 
 
 def test_check_mode_is_said(api: Api, playbook: Playbook) -> None:

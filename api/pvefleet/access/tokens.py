@@ -25,14 +25,17 @@ class Claims:
 
 
 class Tokens:
-    def __init__(self, keys: Keys, lifetime: timedelta) -> None:
+    def __init__(self, keys: Keys, lifetime: timedelta, task_lifetime: timedelta) -> None:
+        """task_lifetime: of tokens for one task, which nobody refreshes while it runs."""
         self._keys = keys.derive("bearer tokens")
         self.lifetime = lifetime
+        self.task_lifetime = task_lifetime
 
     def issue(self, login_id: str, task_id: str | None = None) -> str:
         """A token that ends with its lifetime, or earlier with its login. task_id: see Claims."""
         now = datetime.now(UTC)
-        claims = {"iss": ISSUER, "sid": login_id, "iat": now, "exp": now + self.lifetime}
+        lifetime = self.lifetime if task_id is None else self.task_lifetime
+        claims = {"iss": ISSUER, "sid": login_id, "iat": now, "exp": now + lifetime}
         if task_id is not None:
             claims["task"] = task_id
         return jwt.encode(claims, self._keys[0], algorithm=ALGORITHM)

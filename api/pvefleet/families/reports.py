@@ -221,7 +221,7 @@ def cancel_report(path: ReportPath) -> Response:
 def give_token(path: ReportPath) -> Response:
     """A bearer token for a run that shall report on this task and do nothing else. It ends with its maker's login."""
     task, user, tokens = _reported(path.task_id), current_user(), services().tokens
-    given = {"token": tokens.issue(user.login_id, task.id), "expiresIn": int(tokens.lifetime.total_seconds())}
+    given = {"token": tokens.issue(user.login_id, task.id), "expiresIn": int(tokens.task_lifetime.total_seconds())}
     return family.answer(given)
 
 
