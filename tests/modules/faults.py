@@ -14,9 +14,9 @@ from .jobs import Job
 if TYPE_CHECKING:
     from tests.lab import Lab
 
-# Real seconds until a hanging connection is closed, and until the client gives it up before that.
-HANG = 0.6
-READ_TIMEOUT = 0.4
+# Real seconds until a hanging connection is closed, and until the client has given it up, before that.
+HANG = 0.25
+IMPATIENT = 0.15
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Fault:
     strike: Callable[[Lab], object]
     succeeds: bool = False  # the first run has to succeed nevertheless
     fails: bool = False  # the first run cannot succeed
+    read_timeout: float = 10.0  # of the first run's client
     struck: Callable[[Lab], bool] = lambda lab: True  # whether what was to go wrong did
 
 
@@ -95,7 +96,7 @@ def _of_a_write(method: str, suffix: str) -> Iterator[Fault]:
         yield Fault(f"{call} done, answered {status}", lose(status), struck=_no_faults)
         yield Fault(f"{call} not done, answered {status}", refuse(status, 1), struck=_no_failures)
     yield Fault(f"{call} never done", refuse(596, None), fails=True)
-    yield Fault(f"{call} hangs", hang, struck=_no_faults)
+    yield Fault(f"{call} hangs", hang, read_timeout=IMPATIENT, struck=_no_faults)
 
 
 def _of_a_task(kind: str) -> Iterator[Fault]:

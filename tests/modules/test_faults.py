@@ -17,15 +17,15 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve import steps, 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveError
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 
-from tests.conftest import TIME_SCALE
 from tests.lab import Lab
 
-from .faults import READ_TIMEOUT, Fault, faults_of, heal
+from .faults import Fault, faults_of, heal
 from .jobs import Job, all_jobs, client_of
 
 CHECKOUT = Path(__file__).parents[2]
-# Of all waiting on the client's side a second lasts a tenth of one, as the lab's lasts a hundredth.
+# Of all waiting on the client's side a second lasts a tenth of one; in the lab it lasts this part of one.
 HURRY = 10
+TIME_SCALE = 0.004
 NO_JOB = {"proxmox_cluster": "writes the registry's file and nothing of a cluster"}
 
 JOBS = all_jobs()
@@ -51,9 +51,9 @@ def writes_since(lab: Lab, mark: int) -> list[tuple[str, str]]:
     return [(method, path) for method, path in lab.requests[mark:] if method != "GET" and path != "/access/ticket"]
 
 
-def run_under_fault(lab: Lab, job: Job) -> str | None:
+def run_under_fault(lab: Lab, job: Job, fault: Fault) -> str | None:
     """The complaint of a run that fails; None when it has converged."""
-    connection = lab.connection(default_storage="local-lvm", retry_seconds=4.0, read_timeout=READ_TIMEOUT)
+    connection = lab.connection(default_storage="local-lvm", retry_seconds=4.0, read_timeout=fault.read_timeout)
     with closing(PveClient(connection)) as client:
         try:
             assert job.run(client)
@@ -89,7 +89,7 @@ def test_fault(job: Job, fault: Fault) -> None:
     with lab_of(job) as lab:
         job.prepare(lab)
         fault.strike(lab)
-        complaint = run_under_fault(lab, job)
+        complaint = run_under_fault(lab, job, fault)
         assert fault.struck(lab), "what was to go wrong did not"
         if complaint is None:
             assert not fault.fails, "a success that cannot be"

@@ -12,7 +12,7 @@ each fault that can befall it:
 
 So `run` must be the whole of what the module does, begin with nothing in hand, and be content with what it finds: it is
 called three times in a row. Its `timeout` is 10 s, of which the clock of the matrix makes one; a second of PVE lasts
-10 ms there. Every fault costs a run of its own, so a job should do its work once and be small.
+4 ms there. Every fault costs a run of its own, so a job should do its work once and be small.
 
 `writes` and `tasks` are exactly those of an undisturbed run: a test compares them.
 """
