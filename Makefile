@@ -60,7 +60,7 @@ molecule: setup        ## the roles' scenarios, which are part of the tests; ARG
 demo: setup            ## a simulated cluster and the service, shown at work; DEMO_ONCE=1 ends by itself
 	@$(BIN)/python -m tests.demo --port $(PORT) --pve-port $(PVE_PORT) $(if $(DEMO_ONCE),--once)
 
-bench: setup           ## proxmox_server beside community.proxmox, against one lab
+bench: setup           ## servers and inventory, beside community.proxmox; ARGS="--servers 5 --guests 100"
 	$(BIN)/python -m benchmarks.run $(ARGS)
 
 docs: setup            ## the pages that are printed by programs

@@ -1,13 +1,9 @@
 # SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The inventory of a large cluster by our plugin and by community.proxmox's, with what both are asked for alike.
-
-`python -m benchmarks.inventory` prints the figures; `measure_inventory()` is for `make bench`.
-"""
+"""The inventory of a large cluster by our plugin and by community.proxmox's, with what both are asked for alike."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -20,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from benchmarks.run import CHECKOUT, VENV, prepare
+from benchmarks import CHECKOUT, VENV
 from tests.lab import Lab
 
 # What is asked for: nothing but hosts and groups; or the configuration of every guest and its agent's addresses.
@@ -96,17 +92,3 @@ def check(plugin: str, printed: Mapping[str, Any], guests: int, details: bool) -
         }[plugin]
         assert sum(key in host for host in known) == guests
         assert sum(bool(host.get(agent)) for host in known) >= guests * 2 // 3
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.inventory", description=__doc__)
-    parser.add_argument("--guests", type=int, default=1000)
-    parser.add_argument("--latency", type=float, default=0.02, help="seconds for each answer (default: %(default)s)")
-    arguments = parser.parse_args()
-    prepare()
-    for found in measure_inventory(arguments.guests, arguments.latency):
-        print(f"{found.wanted:28} {found.plugin:26} {found.seconds:7.1f} s {found.calls:6} calls", flush=True)
-
-
-if __name__ == "__main__":
-    main()

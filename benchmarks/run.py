@@ -1,7 +1,7 @@
 # SPDX-FileCopyrightText: 2026 the PVE Fleet contributors
 # SPDX-License-Identifier: GPL-3.0-or-later
 """`make bench`: the same servers by proxmox_fleet, by a loop of proxmox_server, and by one of community.proxmox's
-proxmox_kvm, each in a fresh lab."""
+proxmox_kvm, each in a fresh lab; and the inventory of many guests."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import CHECKOUT, VENV
+from benchmarks.inventory import measure_inventory
 from tests.lab import Lab
 from tests.lab.seed import add_template
 
-CHECKOUT = Path(__file__).resolve().parent.parent
-# Both run on the same Python and ansible-core, those of the package `ansible`, which has community.proxmox.
-VENV = CHECKOUT / ".cache/bench"
+# All run on the same Python and ansible-core, those of the package `ansible`, which has community.proxmox.
 PACKAGES = ("ansible>=12", "proxmoxer>=2.3", "requests>=2.32")
 # Small, so that what is measured is the modules and not the copying of disks.
 TEMPLATE, TEMPLATE_BYTES = "bench-template", 64 * 1024**2
@@ -58,8 +59,7 @@ def measure(
     AssertionError when the servers are not as they should be.
     """
     found = []
-    # The lab counts latency in its own seconds.
-    with Lab(time_scale=time_scale, latency=latency / time_scale) as lab:
+    with Lab(time_scale=time_scale, latency=latency) as lab:
         lab.do(add_template, lab.pve, 9100, TEMPLATE, lab.nodes[0], "local-lvm", TEMPLATE_BYTES)
         lab.do(lab.pve.settle_resources)
         environment = {
@@ -123,30 +123,49 @@ def core_version() -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--servers", type=int, default=100)
+    parser.add_argument("--guests", type=int, default=1000)
     parser.add_argument("--latency", type=float, default=0.02, help="seconds for each answer (default: %(default)s)")
     parser.add_argument("--time-scale", type=float, default=1.0, help="of the lab; 1 is PVE's own times")
     arguments = parser.parse_args()
     prepare()
-    console = Console()
-    table = Table(title=f"{arguments.servers} servers cloned, configured and started", title_justify="left")
-    for column in ("module", "collection", "seconds", "API calls", "calls a server"):
-        table.add_column(column, no_wrap=True)
-    for playbook, collection in PLAYBOOKS.items():
-        runs = 2 if playbook == "proxmox_fleet" else 1
-        with console.status(f"{playbook} ..."):
-            measured = measure(playbook, arguments.servers, arguments.time_scale, arguments.latency, runs=runs)
-        for number, found in enumerate(measured):
-            table.add_row(
-                playbook + (", nothing to do" if number else ""),
-                f"{collection} {version(collection)}",
-                f"{found.seconds:.1f}",
-                str(found.calls),
-                f"{found.calls / arguments.servers:.1f}",
-            )
-    console.print(table)
+    console = Console(width=100)
+    console.print(servers_table(arguments.servers, arguments.time_scale, arguments.latency))
+    console.print(inventory_table(arguments.guests, arguments.latency))
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}, ansible-core {core_version()}"
     console.print(f"latency {arguments.latency} s, time scale {arguments.time_scale}, {machine}", highlight=False)
     return 0
+
+
+def servers_table(servers: int, time_scale: float, latency: float) -> Table:
+    table = _table(
+        f"{servers} servers cloned, configured and started",
+        ("module", "collection", "seconds", "API calls", "calls a server"),
+    )
+    for playbook, collection in PLAYBOOKS.items():
+        runs = 2 if playbook == "proxmox_fleet" else 1
+        for number, found in enumerate(measure(playbook, servers, time_scale, latency, runs=runs)):
+            table.add_row(
+                playbook + (" again" if number else ""),
+                f"{collection} {version(collection)}",
+                f"{found.seconds:.1f}",
+                str(found.calls),
+                f"{found.calls / servers:.1f}",
+            )
+    return table
+
+
+def inventory_table(guests: int, latency: float) -> Table:
+    table = _table(f"Inventory of {guests} guests", ("wanted", "plugin", "seconds", "API calls"))
+    for found in measure_inventory(guests, latency):
+        table.add_row(found.wanted, found.plugin, f"{found.seconds:.1f}", str(found.calls))
+    return table
+
+
+def _table(title: str, columns: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        table.add_column(column, no_wrap=True)
+    return table
 
 
 if __name__ == "__main__":
