@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -140,7 +141,11 @@ def test_the_execution_environment_has_what_the_modules_import() -> None:
     assert listed <= set(tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"]["dependencies"])
     imported = set()
     for path in (CHECKOUT / "plugins").rglob("*.py"):
-        imported |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M))
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
     ours = imported - sys.stdlib_module_names - {"ansible", "ansible_collections"}
     distribution = {"yaml": "PyYAML", "urllib3": "requests"}  # requests brings urllib3 with it
     assert {distribution.get(name, name) for name in ours} == {re.split("[<>=]", line)[0] for line in listed}
