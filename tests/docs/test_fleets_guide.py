@@ -7,8 +7,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 
+from tests.ansible_run import Ansible
 from tests.docs.test_examples import page, recaps, states
 from tests.lab import Lab
 
@@ -16,17 +16,7 @@ from tests.lab import Lab
 @pytest.mark.lab(time_scale=0.05)
 def test_fleets(lab: Lab, tmp_path: Path) -> None:
     guide = page("docs/guides/fleets.md", lab, tmp_path)
-    registry = tmp_path / "clusters.yml"
-    entry = {
-        "endpoints": [lab.api_endpoint],
-        "user": lab.username,
-        "password": lab.password,
-        "ca_path": lab.ca_file,
-        "default_storage": "local-lvm",
-    }
-    registry.write_text(yaml.safe_dump({"clusters": {"prod": entry}}))
-    registry.chmod(0o600)
-    guide.environment["PVEFLEET_REGISTRY"] = str(registry)
+    guide.environment["PVEFLEET_REGISTRY"] = Ansible(tmp_path, lab).environment["PVEFLEET_REGISTRY"]
     made, pruned, by_playbook = guide.run()
     assert recaps(made) == [1, 0]
     assert "web-3: running as" in made
