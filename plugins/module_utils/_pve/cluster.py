@@ -82,6 +82,14 @@ def listing(client: PveClient, path: str, params: Mapping[str, Any] | None = Non
     return rows
 
 
+def record(client: PveClient, path: str, params: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The properties that a path has. Raises PveError."""
+    found = client.get(path, params)
+    if not isinstance(found, dict):
+        raise strange(client, path)
+    return found
+
+
 def strange(client: PveClient, path: str) -> PveUnreachable:
     """For an answer of a shape that Proxmox VE's API does not give: something else answers there."""
     where = ", ".join(client.connection.endpoints)

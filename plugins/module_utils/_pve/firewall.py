@@ -15,7 +15,6 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     PveBadRequest,
     PveClient,
     PveConflict,
-    PveForbidden,
     segment,
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable, unable
@@ -31,7 +30,6 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_membe
     is_enabled,
     observe_member,
     other_tables,
-    parallel,
     plan_member,
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_plan import (
@@ -44,6 +42,8 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_plan 
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_spec import GroupSpec, references
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.sight import check_sight
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import parallel
 from ansible_collections.pvefleet.infra.plugins.module_utils._report import report
 
 GROUPS = "/cluster/firewall/groups"
@@ -240,13 +240,6 @@ def _referring(client: PveClient, rules: Sequence[Rule]) -> list[Rule]:
     return [{**rule, "macro": known[str(rule["macro"]).lower()]} if "macro" in rule else rule for rule in rules]
 
 
-def _check_sight(client: PveClient) -> None:
-    """PVE leaves out what a login may not see, without a word."""
-    rights = client.get("/access/permissions", {"path": "/vms"})
-    if not any(privileges.get("VM.Audit") for privileges in rights.values()):
-        raise PveForbidden(f"{client.connection.user} needs VM.Audit on /vms to see every server that may use it")
-
-
 def _names(rows: Sequence[Mapping[str, Any]], kind: str) -> set[str]:
     names = {str(row["name"]) for row in rows if row["type"] == kind}
     return {name.lower() for name in names} if kind == "alias" else names
@@ -278,7 +271,7 @@ def _observe_members(
         raise Unable(f"members and remove_members both mean {', '.join(twice)}")
     others = [(found.guest.name, found.table) for found in gone.values()]
     if spec.members_exclusive:
-        _check_sight(client)
+        check_sight(client, "see every server that may use it")
         uses, unread = guests_tables(client, resources)
         if unread:
             raise Unable(
@@ -359,7 +352,7 @@ def _observe_absent(client: PveClient, spec: GroupSpec) -> _Work:
             f"Unable to remove {target}: {', '.join(offline)} is offline, and so it is not known whether something"
             " there uses it"
         )
-    _check_sight(client)
+    check_sight(client, "see every server that may use it")
     uses, _unread = guests_tables(client, resources)
     using = [use.table for use in (*other_tables(client, resources), *uses) if use.table.uses([spec.name])]
     labels = [table.label for table in using]

@@ -6,9 +6,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._plan import Change
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
@@ -33,14 +32,12 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_spec 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest, is_nic
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import find, server_path
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import parallel
 from ansible_collections.pvefleet.infra.plugins.module_utils._report import report
 
-WORKERS = 8
 # What a listing adds to a rule.
 _NOT_OF_THE_RULE = ("pos", "digest", "ipversion", "errors")
 
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class Journal:
@@ -111,12 +108,6 @@ class RuleTable:
 
 def is_enabled(rule: Rule) -> bool:
     return str(rule.get("enable", 0)) != "0"
-
-
-def parallel(work: Callable[[T], R], items: Iterable[T]) -> list[R]:
-    """work(item) of each, some at a time. The first failure is raised when all of them are through."""
-    with ThreadPoolExecutor(WORKERS) as pool:
-        return list(pool.map(work, items))
 
 
 @dataclass(frozen=True)

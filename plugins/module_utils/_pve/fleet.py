@@ -8,7 +8,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,7 +31,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_converg
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_plan import plan_server
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import ServerSpec
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Limits, Work
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import Report
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import Report, parallel
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.vmids import Vmids
 
 # How old a look may be that says a server is not there yet: others create servers, too, while a fleet takes minutes.
@@ -68,8 +67,7 @@ def converge_fleet(client: PveClient, fleet: FleetSpec, *, check_mode: bool = Fa
         seen = _Seen(client, began, fleet)
     specs = [*fleet.servers, *(_superfluous(fleet, seen) if fleet.prune else ())]
     crew = _Crew(client, fleet, began, seen, len(specs), check_mode)
-    with ThreadPoolExecutor(fleet.workers) as pool:
-        return list(pool.map(crew.see_to, specs))
+    return parallel(crew.see_to, specs, fleet.workers)
 
 
 class _Seen:
@@ -86,9 +84,8 @@ class _Seen:
             or resources.is_nameless(row)
             or (fleet.prune and _is_marked(row, fleet.tag))
         } - resources.offline()
-        with ThreadPoolExecutor(max(1, min(len(nodes), fleet.workers))) as pool:
-            lists = pool.map(lambda node: (node, resources.named_guests(client, node)), sorted(nodes))
-            self.rows = {int(row["vmid"]): {**row, "node": node} for node, rows in lists for row in rows}
+        lists = parallel(lambda node: (node, resources.named_guests(client, node)), sorted(nodes), fleet.workers)
+        self.rows = {int(row["vmid"]): {**row, "node": node} for node, rows in lists for row in rows}
         self._vmids: dict[str, list[int]] = {}
         for vmid, row in self.rows.items():
             self._vmids.setdefault(str(row.get("name")), []).append(vmid)

@@ -10,10 +10,11 @@ and existence by 0.1 s (measured on PVE 9.1), so nothing here decides whether a 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, segment
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing
 
 T = TypeVar("T")
 
@@ -30,7 +31,7 @@ class Resources:
 
     @classmethod
     def read(cls, client: PveClient) -> Resources:
-        return cls(client.get("/cluster/resources"))
+        return cls(listing(client, "/cluster/resources"))
 
     def guests(self) -> list[Mapping[str, Any]]:
         """The rows of virtual machines and containers, templates included."""
@@ -53,9 +54,9 @@ class Resources:
             answer: T = self._answers[question]
             return answer
 
-    def named_guests(self, client: PveClient, node: str) -> list[Mapping[str, Any]]:
+    def named_guests(self, client: PveClient, node: str) -> Sequence[Mapping[str, Any]]:
         """The node's own list of its virtual machines, which knows a new name before the cluster's; asked for once."""
-        return self.once(("guests", node), lambda: client.get(f"/nodes/{segment(node)}/qemu"))
+        return self.once(("guests", node), lambda: listing(client, f"/nodes/{segment(node)}/qemu"))
 
     def nodes(self) -> dict[str, bool]:
         """Node -> online."""

@@ -6,14 +6,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
 
 from ansible_collections.pvefleet.infra.plugins.module_utils import _report
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, TaskProgress, TaskResult
 
 POLL_SECONDS = 1.0
+# How many reads are made at a time, where nobody says.
+WORKERS = 8
 
+T = TypeVar("T")
+R = TypeVar("R")
 # Percent (None when unknown) and message.
 Report = Callable[[int | None, str], None]
 
@@ -44,6 +49,12 @@ def step(
     # Following a task's log costs a call each time; nobody pays for what nobody reads.
     listener = tell if _report.listening() else None
     return client.run(method, path, params, timeout=timeout, landed=landed, on_progress=listener)
+
+
+def parallel(work: Callable[[T], R], items: Iterable[T], workers: int = WORKERS) -> list[R]:
+    """work(item) of each, in their order, some at a time. The first failure is raised when all of them are through."""
+    with ThreadPoolExecutor(workers) as pool:
+        return list(pool.map(work, items))
 
 
 def until(seconds: float) -> Iterator[None]:
