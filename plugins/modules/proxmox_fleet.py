@@ -30,6 +30,7 @@ options:
   prune:
     description:
       - Whether servers that have the fleet's O(tag) and are not listed are removed, with their disks, running or not.
+      - One on a node that is offline fails, and is removed by a later run. One that the user may not see stays.
       - An empty list of servers is refused then.
     type: bool
     default: false

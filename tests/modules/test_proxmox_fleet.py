@@ -321,6 +321,28 @@ def test_a_template_with_the_tag_is_no_server_of_the_fleet(lab: Any, make: Make)
 
 
 @pytest.mark.lab(time_scale=0.01)
+def test_the_fleets_own_on_a_node_that_is_offline_are_told(lab: Any, make: Make) -> None:
+    lab.add_template(9001, "on-shared", "pve1", "shared")
+    elsewhere = {"name": "f-01", "clone": {"template": "on-shared", "storage": "shared"}, "node": "pve2"}
+    assert errors(make([{"name": "f-00", "vmid": 100}, {**elsewhere, "vmid": 101}], tag="fleet-f")) == []
+    lab.do(lab.pve.settle_resources)
+    lab.do(lab.pve.set_node_offline, "pve2")
+    for check_mode in (True, False):
+        made = make(names(1), tag="fleet-f", prune=True, check_mode=check_mode)
+        assert [(outcome.spec.label, outcome.changed) for outcome in made] == [("f-00", False), ("101", False)]
+        assert errors(made) == ["Unable to look at server 101: its node pve2 is offline"]
+
+
+@pytest.mark.lab(time_scale=0.01)
+def test_one_server_by_two_names_is_refused(lab: Any, make: Make) -> None:
+    make(names(1))
+    mark = len(lab.requests)
+    with pytest.raises(Unable, match="Unable to manage the fleet: f-00 and 100 are the same server"):
+        make([{"name": "f-00", "cores": 1}, {"vmid": 100, "cores": 2}])
+    assert writes(lab, mark) == []
+
+
+@pytest.mark.lab(time_scale=0.01)
 def test_absent_and_renamed(lab: Any, make: Make) -> None:
     make(names(3))
     vmid = guests(lab)["f-00"].vmid

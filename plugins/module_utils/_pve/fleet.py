@@ -60,12 +60,13 @@ def converge_fleet(client: PveClient, fleet: FleetSpec, *, check_mode: bool = Fa
     """Make each server what it should be: an outcome for each in the order listed, then for those that were pruned.
 
     One that fails does not stop the others, unless none can succeed any more: no login, no quorum, no answer.
-    Raises Unable when not even the cluster can be looked at.
+    Raises Unable when not even the cluster can be looked at, or when two of the servers turn out to be the same one.
     """
     with unable("look at the cluster of the fleet"):
         began = Resources.read(client)
         seen = _Seen(client, began, fleet)
-    specs = [*fleet.servers, *(_superfluous(fleet, seen) if fleet.prune else ())]
+    _check_distinct(fleet, seen)
+    specs = [*fleet.servers, *(_superfluous(fleet, began, seen) if fleet.prune else ())]
     crew = _Crew(client, fleet, began, seen, len(specs), check_mode)
     return parallel(crew.see_to, specs, fleet.workers)
 
@@ -99,13 +100,28 @@ class _Seen:
         return self.rows[found[0]] if len(found) == 1 else None
 
 
-def _superfluous(fleet: FleetSpec, seen: _Seen) -> list[ServerSpec]:
+def _check_distinct(fleet: FleetSpec, seen: _Seen) -> None:
+    labels: dict[int, str] = {}
+    for spec in fleet.servers:
+        row = seen.row(spec)
+        if row is None:
+            continue
+        vmid = int(row["vmid"])
+        if vmid in labels:
+            raise Unable(f"Unable to manage the fleet: {labels[vmid]} and {spec.label} are the same server")
+        labels[vmid] = spec.label
+
+
+def _superfluous(fleet: FleetSpec, began: Resources, seen: _Seen) -> list[ServerSpec]:
     """The fleet's own servers that are not listed, as what is to be absent. A template is no server."""
     names = {spec.name for spec in fleet.servers}
     vmids = {spec.vmid for spec in fleet.servers}
+    # What is on a node that is offline cannot be removed, and its outcome says so.
+    offline = began.offline()
+    hidden = {int(row["vmid"]): row for row in began.machines() if row["node"] in offline}
     return [
         replace(fleet.removal, vmid=vmid, name=row.get("name"), mark=fleet.tag)
-        for vmid, row in sorted(seen.rows.items())
+        for vmid, row in sorted({**hidden, **seen.rows}.items())
         if _is_marked(row, fleet.tag) and vmid not in vmids and row.get("name") not in names and not row.get("template")
     ]
 

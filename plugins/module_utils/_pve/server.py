@@ -17,6 +17,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.addresses impo
     static_addresses,
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveNotFound, segment
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing, record
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources, named
@@ -33,11 +34,11 @@ def observe(client: PveClient, node: str, vmid: int, *, pool: str | None = None,
     guest = observe_config(client, node, vmid, pool=pool)
     path = server_path(node, vmid)
     # A template never runs.
-    if guest.is_template or client.get(f"{path}/status/current")["status"] != "running":
+    if guest.is_template or record(client, f"{path}/status/current").get("status") != "running":
         return guest
     if fresh:
         return replace(guest, running=True)
-    rows = client.get(f"{path}/pending") + _cloud_init_rows(client, guest)
+    rows = listing(client, f"{path}/pending") + _cloud_init_rows(client, guest)
     return replace(guest, running=True, pending=_pending(rows))
 
 
@@ -50,7 +51,7 @@ def glance(client: PveClient, node: str, vmid: int, *, running: bool, pool: str 
     if not running:
         return observe_config(client, node, vmid, pool=pool)
     path = server_path(node, vmid)
-    rows = client.get(f"{path}/pending")
+    rows = listing(client, f"{path}/pending")
     config = {row["key"]: row.get("pending", row.get("value")) for row in rows if not row.get("delete")}
     config.pop("digest", None)
     guest = Guest(vmid, node, str(config.get("name", f"VM {vmid}")), config, running=True, pool=pool)
@@ -64,7 +65,7 @@ def _cloud_init_rows(client: PveClient, guest: Guest) -> list[dict[str, Any]]:
     if guest.cloud_init_drive() is None:
         return []
     # It also has the name and the network devices, which are no options of cloud-init.
-    rows = client.get(f"{server_path(guest.node, guest.vmid)}/cloudinit")
+    rows = listing(client, f"{server_path(guest.node, guest.vmid)}/cloudinit")
     return [row for row in rows if _CLOUD_INIT_OPTION.fullmatch(row["key"])]
 
 
@@ -79,7 +80,7 @@ def _pending(rows: Iterable[Mapping[str, Any]]) -> dict[str, str | None]:
 
 def observe_config(client: PveClient, node: str, vmid: int, *, pool: str | None = None) -> Guest:
     """A server that is known not to run. Raises PveNotFound."""
-    config = dict(client.get(f"{server_path(node, vmid)}/config"))
+    config = record(client, f"{server_path(node, vmid)}/config")
     digest = config.pop("digest", None)
     return Guest(vmid, node, str(config.get("name", f"VM {vmid}")), config, digest=digest, pool=pool)
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveForbidden, segment
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest, bridges_of
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import ServerError
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_plan import ServerPlan
@@ -77,7 +78,7 @@ def _check_bridges(work: Work, bridges: set[str], node: str) -> None:
         return
     try:
         rows = work.resources.once(
-            ("bridges", node), lambda: work.client.get(f"/nodes/{segment(node)}/network", {"type": "any_bridge"})
+            ("bridges", node), lambda: listing(work.client, f"/nodes/{segment(node)}/network", {"type": "any_bridge"})
         )
     except PveForbidden:
         return  # PVE will say, at the start

@@ -20,6 +20,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     PveTaskTimeout,
     segment,
 )
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import MARKER, Guest, without_marker
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources, named
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import (
@@ -210,7 +211,7 @@ def _clones_under_way(work: Work, source: Guest) -> list[str]:
     params = {"source": "active", "typefilter": "qmclone", "vmid": source.vmid}
     # Asked before this run has begun a clone of the source, even when it makes many.
     rows = work.began.once(
-        ("clones", source.vmid), lambda: work.client.get(f"/nodes/{segment(source.node)}/tasks", params)
+        ("clones", source.vmid), lambda: listing(work.client, f"/nodes/{segment(source.node)}/tasks", params)
     )
     return [row["upid"] for row in rows if row["type"] == "qmclone" and row.get("endtime") is None]
 

@@ -12,12 +12,14 @@ from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils import _report
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveNotFound, TaskResult
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import record
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.device_plan import Placement
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import server_path
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import ServerSpec
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import Report, step
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.vmids import free_vmid
 
 
 class Limits:
@@ -64,7 +66,7 @@ class Work:
         self.placement = Placement(client.connection.default_storage)
         self.resources = resources or Resources.read(client)
         self.began = began or self.resources
-        self.next_vmid = next_vmid or (lambda again: int(client.get("/cluster/nextid")))
+        self.next_vmid = next_vmid or (lambda again: free_vmid(client))
         self.report = report
         self.touched = False  # whether a change was asked for, done or not
         self._limits = limits or Limits()
@@ -72,14 +74,13 @@ class Work:
     def config(self, node: str, vmid: int) -> dict[str, Any] | None:
         """A server's config as it is now; None when there is no such server on the node."""
         try:
-            config: dict[str, Any] = self.client.get(f"{server_path(node, vmid)}/config")
+            return record(self.client, f"{server_path(node, vmid)}/config")
         except PveNotFound:
             return None
-        return config
 
     def is_running(self, guest: Guest) -> bool:
-        status = self.client.get(f"{server_path(guest.node, guest.vmid)}/status/current")["status"]
-        return bool(status == "running")
+        status = record(self.client, f"{server_path(guest.node, guest.vmid)}/status/current")
+        return status.get("status") == "running"
 
     def run(
         self,

@@ -10,10 +10,19 @@ from collections.abc import Iterable
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveForbidden
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import record, strange
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
 
 _HIGHEST = 999_999_999
+
+
+def free_vmid(client: PveClient) -> int:
+    """A vmid that was free at the time of asking, and is everybody's until somebody uses it. Raises PveError."""
+    answer = str(client.get("/cluster/nextid"))
+    if not (answer.isascii() and answer.isdigit()):
+        raise strange(client, "/cluster/nextid")
+    return int(answer)
 
 
 class Vmids:
@@ -36,7 +45,7 @@ class Vmids:
             if not self._next or again:
                 if not self._next:
                     self._highest = self._read_highest()
-                self._next = max(self._next, int(self._client.get("/cluster/nextid")))
+                self._next = max(self._next, free_vmid(self._client))
             while self._next in self._taken:
                 self._next += 1
             if self._next > self._highest:
@@ -47,7 +56,7 @@ class Vmids:
     def _read_highest(self) -> int:
         """The upper end, not included, of the range that the datacenter's options set for automatic numbers."""
         try:
-            given = self._client.get("/cluster/options").get("next-id") or {}
+            given = record(self._client, "/cluster/options").get("next-id") or {}
         except PveForbidden:
             return _HIGHEST
         if isinstance(given, str):
