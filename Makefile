@@ -65,6 +65,7 @@ bench: setup           ## servers and inventory, beside community.proxmox; ARGS=
 
 docs: setup            ## the pages that are printed by programs
 	$(BIN)/pvefleet settings > docs/settings.md
+	$(BIN)/pvefleet awx export --to docs/awx
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/antsibull-changelog generate
 
 build: setup           ## the wheel and the Galaxy artifact, in dist/
