@@ -79,7 +79,7 @@ def test_secrets_do_not_show() -> None:
         ({"vmid": 99}, "vmid: 99 is not between 100 and 999999999"),
         ({"node": ".."}, "node: '..' is not the name of a node"),
         ({"clone": {"template": "x", "full": False, "storage": "local"}}, "a linked clone stays with its template"),
-        ({"clone": {"template": "x", "storage": "a:b"}}, "clone.storage: 'a:b' is not the name of a storage"),
+        ({"clone": {"template": "x", "storage": "a:b"}}, "clone.storage: 'a:b' is not a storage id"),
         ({"cores": 0}, "cores: 0 is not between"),
         ({"memory": 8}, "memory: 8 is not between 16"),
         ({"memory": 512, "balloon": 1024}, "balloon is 1024 MiB, more than memory"),

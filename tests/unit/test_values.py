@@ -234,6 +234,7 @@ PARSERS: list[Callable[[str], Any]] = [
     values.disk_key,
     values.nic_key,
     values.server_name,
+    values.storage_id,
     values.parse_drive,
     lambda text: values.parse_drive(text).size,
     values.parse_nic,
@@ -305,3 +306,12 @@ def test_addresses_are_canonical(address: ipaddress.IPv4Address | ipaddress.IPv6
 def test_drives_of_configs(text: str, storage: str | None, cdrom: bool, cloud_init: bool) -> None:
     drive = values.parse_drive(text)
     assert (drive.storage, drive.is_cdrom, drive.is_cloudinit) == (storage, cdrom, cloud_init)
+
+
+@pytest.mark.parametrize(("text", "fits"), [
+    ("local-lvm", True), ("L2", True), ("a.b_c-9", True), ("a", False), ("1st", False), ("-a", False), ("nfs-", False),
+    ("a:b", False), ("..", False), ("", False), ("nfs1\n", False), ("lägga", False),
+])  # fmt: skip
+def test_ids_of_storages(text: str, fits: bool) -> None:
+    with contextlib.nullcontext() if fits else pytest.raises(ValueError, match="is not a storage id: use letters"):
+        assert values.storage_id(text) == text

@@ -386,9 +386,7 @@ def _secret(value: Any) -> str:
 
 
 def _storage_name(value: Any) -> str:
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]", str(value)):
-        raise ValueError(f"{value!r} is not the name of a storage")
-    return str(value)
+    return values.storage_id(str(value))
 
 
 def _node_name(value: Any) -> str:

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._plan import Change, Plan
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import values
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 
-_NAME = re.compile(r"[a-z][a-z0-9._-]*[a-z0-9]", re.I)
 _NODE = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", re.I)
 _FILES = ("images", "rootdir", "vztmpl", "iso", "backup", "snippets", "import")
 _YES = ("1", "true", "yes", "on")
@@ -164,11 +164,10 @@ def storage_spec(params: Mapping[str, Any]) -> StorageSpec:
     """
     name = params["name"]
     try:
-        if not _NAME.fullmatch(name):
-            raise ValueError(
-                f"name: {name!r} is not a storage id: letters, digits, '-', '_' and '.', at least two, the first a"
-                " letter, the last a letter or digit"
-            )
+        try:
+            values.storage_id(name)
+        except ValueError as error:
+            raise ValueError(f"name: {error}") from None
         wanted = _wanted(params)
         secrets = {str(key): value for key, value in (params.get("secrets") or {}).items()}
         for key, value in secrets.items():
@@ -263,8 +262,11 @@ def canonical(key: str, value: Any) -> str:
 
 def _keep(value: Any) -> str:
     parts = dict(value) if isinstance(value, Mapping) else dict(part.partition("=")[::2] for part in split(value))
-    rules = {}
-    for key, count in parts.items():
+    rules: dict[str, str] = {}
+    for spelled, count in parts.items():
+        key = str(spelled).replace("_", "-")  # as the options of pve_backup are spelled
+        if key in rules:
+            raise ValueError(f"prune-backups: {key} is given twice")
         if key not in _KEEP:
             raise ValueError(f"prune-backups: unknown rule {key}; known are {', '.join(sorted(_KEEP))}")
         if key == "keep-all":

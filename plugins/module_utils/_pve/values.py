@@ -46,6 +46,7 @@ _MAC = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 # What may start a device's slot in a boot order.
 _BOOT_DEVICE = re.compile(r"(ide|sata|scsi|virtio|net|usb|hostpci)(0|[1-9][0-9]?)")
 _SSH_KEY = re.compile(r"(?:^|\s)((?:ssh|ecdsa|sk)-[a-z0-9@.-]+)\s+([A-Za-z0-9+/]+=*)(?:\s|$)")
+_STORAGE_ID = re.compile(r"[A-Za-z][A-Za-z0-9\-_.]*[A-Za-z0-9]")
 _TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_+.-]*")
 _NAME = re.compile(
     r"(?=.{1,253}$)[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?)*"
@@ -134,6 +135,16 @@ def server_name(text: str) -> str:
     """A name that PVE accepts: a DNS name."""
     if not _NAME.fullmatch(text):
         raise ValueError(f"{text!r} is not a server name: use letters, digits, hyphens and dots as in a DNS name")
+    return text
+
+
+def storage_id(text: str) -> str:
+    """An id that PVE accepts for a storage."""
+    if not _STORAGE_ID.fullmatch(text):
+        raise ValueError(
+            f"{text!r} is not a storage id: use letters, digits, '-', '_' and '.', at least two, a letter first, a"
+            " letter or digit last"
+        )
     return text
 
 
