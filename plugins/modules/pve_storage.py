@@ -29,7 +29,7 @@ options:
   state:
     description:
       - V(absent) removes the definition and leaves the data alone. It is refused while a guest's configuration refers
-        to the storage, unless O(force=true).
+        to the storage, on whichever node, and while that cannot be known, unless O(force=true).
     type: str
     choices: [present, absent]
     default: present
@@ -72,13 +72,16 @@ options:
     description:
       - The nodes that the storage is for; they have to exist. The order does not matter.
       - An empty list makes it a storage of all nodes, which a new one is unless told.
+      - To leave out a node that it is for now is refused while a guest there refers to it, unless O(force=true).
     type: list
     elements: str
   shared:
     description: Whether what is in the directory or volume group is the same on every node. PVE does not make it so.
     type: bool
   disable:
-    description: Whether the storage is out of use everywhere.
+    description:
+      - Whether the storage is out of use everywhere.
+      - To put one out of use is refused while a guest refers to it, unless O(force=true).
     type: bool
   preallocation:
     description: How much of a disk image is allocated at once.
@@ -97,7 +100,9 @@ options:
     description: Block size of ZFS volumes, as in V(16k).
     type: str
   prune_backups:
-    description: "Which backups are kept, as in V({keep-daily: 7, keep-weekly: 4}). An empty dictionary clears it."
+    description:
+      - "Which backups are kept, as in V({keep-daily: 7, keep-weekly: 4}). C(keep_daily) is as good, and so on."
+      - An empty dictionary clears it.
     type: dict
   settings:
     description:
@@ -128,13 +133,16 @@ options:
     default: 60
   force:
     description:
-      - Whether to remove a definition that guests refer to. Their disks stay where they are, out of their reach.
+      - Whether to remove a definition that guests refer to, to disable it, or to take it off their nodes. Their disks
+        stay where they are, out of their reach.
     type: bool
     default: false
 seealso:
   - module: pvefleet.infra.pve_storage_info
 notes:
-  - Needs C(Datastore.Allocate) on C(/storage), and to remove a definition C(VM.Audit) on the guests.
+  - Needs C(Datastore.Allocate) on C(/storage), and C(VM.Audit) on C(/vms) to remove a definition, to disable it, or to
+    take it off a node without O(force=true).
+  - Only the configuration that a guest has now, and what is pending in it, is looked at, not that of its snapshots.
 """
 
 EXAMPLES = r"""

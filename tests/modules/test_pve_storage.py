@@ -187,6 +187,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({**NFS, "prune_backups": {"keep": 3}}, "prune-backups: unknown rule keep; known are keep-all, keep-daily"),
     ({**NFS, "prune_backups": {"keep-last": "all"}}, "prune-backups: keep-last must be a number"),
     ({**NFS, "prune_backups": {"keep-all": True, "keep-last": 1}}, "prune-backups: keep-all stands alone"),
+    ({**NFS, "prune_backups": {"keep_last": 1, "keep-last": 2}}, "prune-backups: keep-last is given twice"),
     ({**NFS, "wait_timeout": -1}, "wait_timeout: cannot be negative"),
     ({"name": "shared", "type": "dir", "path": "/x"}, "its type is nfs and not dir, which cannot be changed"),
     ({"name": "shared", "server": "192.0.2.1"}, "its server is 192.0.2.9 and not 192.0.2.1, which cannot be changed"),
@@ -312,6 +313,47 @@ def test_removal_looks_at_guests(client: PveClient, lab: Any) -> None:
     assert volumes
     assert converge(client, **gone, force=True).plan.changed
     assert "extra" not in lab.pve.storages
+
+
+def test_removal_looks_at_guests_of_every_node(client: PveClient, lab: Any) -> None:
+    """One that the storage is not for any more still has its disk there."""
+    converge(client, name="extra", type="dir", path="/srv/extra", content=["images"])
+    client.run("POST", "/nodes/pve1/qemu", {"vmid": 101, "scsi0": "extra:1", "name": "web-01"}, timeout=10)
+    converge(client, name="extra", nodes=["pve2"], force=True)
+    with pytest.raises(Unable, match=r"Unable to remove storage extra: the configuration of web-01 \(101\) refers"):
+        converge(client, name="extra", state="absent")
+    assert "extra" in lab.pve.storages
+
+
+@pytest.mark.parametrize("wish", [{"state": "absent"}, {"disable": True}, {"nodes": ["pve2"]}])
+def test_who_may_not_see_all_guests_cannot_tell_who_uses_it(lab: Any, wish: dict[str, Any]) -> None:
+    lab.do(lab.pve.add_user, "stor@pve", "secret-77", ("Datastore.Allocate", "Datastore.Audit"), "/storage")
+    lab.do(lab.pve.grant, "stor@pve", "/nodes", "Sys.Audit")
+    blind = PveClient(lab.connection(user="stor@pve", password="secret-77", token_id=None, token_secret=None))
+    with pytest.raises(Unable, match=r"storage local-lvm: stor@pve needs VM.Audit on /vms to see every guest"):
+        converge(blind, name="local-lvm", **wish)
+    assert writes(lab) == []
+    blind.close()
+
+
+def test_a_storage_in_use_is_not_taken_away(client: PveClient, lab: Any) -> None:
+    """Neither disabled nor taken off the node of a guest; what is so already is no change, and does not count."""
+    user = r"the configuration of debian-12-cloud \(9000\) refers to it"
+    for check in (True, False):
+        with pytest.raises(Unable, match=f"Unable to disable storage local-lvm: {user}"):
+            converge(client, name="local-lvm", disable=True, check=check)
+        with pytest.raises(Unable, match=f"Unable to take node pve1 off storage local-lvm: {user}"):
+            converge(client, name="local-lvm", nodes=["pve2"], check=check)
+    assert writes(lab) == []
+    assert converge(client, name="local-lvm", nodes=["pve1"]).plan.changed  # nobody uses it on pve2
+    assert converge(client, name="local-lvm", disable=True, force=True).plan.changed
+    assert not converge(client, name="local-lvm", disable=True, nodes=["pve1"]).plan.changed
+
+
+def test_both_spellings_of_what_is_kept(client: PveClient, lab: Any) -> None:
+    assert converge(client, **NFS, prune_backups={"keep_last": 3, "keep-daily": 7}).plan.changed
+    assert lab.pve.storages["remote-poka"]["prune-backups"] == "keep-daily=7,keep-last=3"
+    assert not converge(client, **NFS, prune_backups={"keep-last": 3, "keep_daily": 7}).plan.changed
 
 
 def test_somebody_else_changes_it_meanwhile(client: PveClient, lab: Any) -> None:

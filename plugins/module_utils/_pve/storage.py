@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,9 +20,10 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     PveNotFound,
     segment,
 )
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing, record, strange
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Outcome, Unable, unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.sight import check_sight
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.storage_plan import (
     BOOLEANS,
     StorageSpec,
@@ -35,8 +35,6 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.storage_plan i
     update_params,
 )
 
-# How many nodes or guests are asked at a time.
-WORKERS = 8
 # The keys of a guest's config that name a volume.
 _VOLUME_KEY = re.compile(r"(?:efidisk|ide|mp|sata|scsi|tpmstate|unused|virtio)\d+|rootfs|vmstate|hookscript|cicustom")
 
@@ -62,6 +60,8 @@ def converge_storage(client: PveClient, spec: StorageSpec, *, check_mode: bool =
     # One clean repetition: the digest is that of all definitions, and somebody may change another one meanwhile.
     for last in (False, True):
         planned = plan(current, spec)
+        if current is not None and not spec.force:
+            _check_still_used(client, current, planned, online)
         if check_mode:
             return Result(planned, describe(_foretold(current, planned, spec), []))
         if not planned.changed:
@@ -83,10 +83,9 @@ def converge_storage(client: PveClient, spec: StorageSpec, *, check_mode: bool =
 def observe(client: PveClient, name: str) -> dict[str, Any] | None:
     """The definition as PVE tells it, None when there is none. Needs Datastore.Allocate on it."""
     try:
-        found: dict[str, Any] = client.get(f"/storage/{segment(name)}")
+        return record(client, f"/storage/{segment(name)}")
     except PveNotFound:
         return None
-    return found
 
 
 def describe(config: Mapping[str, Any], status: list[dict[str, Any]]) -> dict[str, Any]:
@@ -132,8 +131,7 @@ def list_storages(
         return []
     wanted = {"storage": configs[0]["storage"]} if len(configs) == 1 else None
     asked = [each for each in ([node] if node else sorted(online)) if online[each]]
-    with ThreadPoolExecutor(WORKERS) as pool:
-        rows = dict(zip(asked, pool.map(lambda each: _rows(client, each, wanted), asked), strict=True))
+    rows = dict(zip(asked, steps.parallel(lambda each: _rows(client, each, wanted), asked), strict=True))
     storages = []
     for config in sorted(configs, key=lambda config: str(config["storage"])):
         its_own = [each for each in _for_nodes(config, online) if node in (None, each)]
@@ -157,8 +155,11 @@ def look(client: PveClient, name: str, node: str) -> dict[str, Any]:
 
     The look itself makes the node activate the storage. A node that does not answer in time knows nothing.
     """
+    path = f"/nodes/{segment(node)}/storage/{segment(name)}/status"
     try:
-        row = client.get(f"/nodes/{segment(node)}/storage/{segment(name)}/status", retry_seconds=0)
+        row = client.get(path, retry_seconds=0)
+        if not isinstance(row, dict):
+            raise strange(client, path)
     except (PveBadRequest, PveNotFound):
         row = None  # the node has not heard of the definition yet
     except PveError as error:
@@ -247,10 +248,11 @@ def _wait(
         return []
     nodes = [node for node in spec.nodes or _for_nodes(config, online) if online[node]]
     seen: dict[str, dict[str, Any]] = {}
-    with ThreadPoolExecutor(WORKERS) as pool, unable(f"look at storage {spec.name}"):
+    with unable(f"look at storage {spec.name}"):
         for _ in steps.until(spec.wait_timeout):
             missing = [node for node in nodes if seen.get(node, {}).get("state") != "active"]
-            seen.update(zip(missing, pool.map(lambda node: look(client, spec.name, node), missing), strict=True))
+            looks = steps.parallel(lambda node: look(client, spec.name, node), missing)
+            seen.update(zip(missing, looks, strict=True))
             if all(status["state"] == "active" for status in seen.values()):
                 return [seen[node] for node in nodes]
     has = ", ".join(f"{seen[node]['state']} on {node}" for node in nodes)
@@ -265,7 +267,7 @@ def _remove(client: PveClient, spec: StorageSpec, current: Mapping[str, Any] | N
     if current is None:
         return Result(planned, None)
     if not spec.force:
-        _check_unused(client, spec.name, current)
+        _check_unused(client, spec.name, "remove")
     if not check_mode:
         with unable(f"remove storage {spec.name}"):
             client.delete(
@@ -274,28 +276,41 @@ def _remove(client: PveClient, spec: StorageSpec, current: Mapping[str, Any] | N
     return Result(planned, None)
 
 
-def _check_unused(client: PveClient, name: str, config: Mapping[str, Any]) -> None:
-    """Raises Unable when a guest's config refers to the storage, or when that cannot be known."""
-    resources = Resources.read(client)
-    nodes = set(_for_nodes(config, resources.nodes()))
-    guests = [row for row in resources.guests() if row["node"] in nodes]
-    offline = resources.offline()
-    unseen = [row for row in guests if row["node"] in offline]
-    with ThreadPoolExecutor(WORKERS) as pool, unable(f"look for what uses storage {name}"):
-        looks = pool.map(lambda row: _uses(client, row, name), (row for row in guests if row not in unseen))
+def _check_still_used(client: PveClient, current: Mapping[str, Any], planned: Plan, online: Mapping[str, bool]) -> None:
+    """Raises Unable when the changes take the storage away from a guest that uses it, or when that cannot be known."""
+    name = current["storage"]
+    after = {change.item: change.after for change in planned.changes}
+    if after.get("disable") == "1":
+        _check_unused(client, name, "disable")
+    elif "nodes" in after:
+        left = set(_for_nodes(current, online)) - set(_for_nodes(after, online))
+        if left:
+            _check_unused(client, name, f"take node {', '.join(sorted(left))} off", left)
+
+
+def _check_unused(client: PveClient, name: str, verb: str, nodes: Container[str] | None = None) -> None:
+    """Raises Unable when the config of a guest, on these nodes or on any, refers to the storage, or when that cannot be
+    known."""
+    what = f"{verb} storage {name}"
+    with unable(what):
+        check_sight(client, "see every guest that may use it")
+        resources = Resources.read(client)
+        guests = [row for row in resources.guests() if nodes is None or row["node"] in nodes]
+        offline = resources.offline()
+        unseen = [row for row in guests if row["node"] in offline]
+        looks = steps.parallel(lambda row: _uses(client, row, name), (row for row in guests if row not in unseen))
         users = sorted(user for user in looks if user is not None)
     if users:
-        named = ", ".join(users)
         raise Unable(
-            f"Unable to remove storage {name}: the configuration of {named} refers to it; move the disks away first, or"
-            " use force, which leaves them where they are"
+            f"Unable to {what}: the configuration of {', '.join(users)} refers to it; move the disks away first, or use"
+            " force, which leaves them where they are"
         )
     if unseen:
         vmids = ", ".join(str(vmid) for vmid in sorted(int(row["vmid"]) for row in unseen))
         where = ", ".join(sorted({row["node"] for row in unseen}))
         raise Unable(
-            f"Unable to remove storage {name}: whether {vmids} use it is not known, for {where} is offline; use force"
-            " to remove it all the same"
+            f"Unable to {what}: whether {vmids} use it is not known, for {where} is offline; use force to do it all the"
+            " same"
         )
 
 
@@ -303,7 +318,7 @@ def _uses(client: PveClient, row: Mapping[str, Any], name: str) -> str | None:
     """The guest's name and vmid, if its config as it is or as it is pending refers to the storage."""
     path = f"/nodes/{segment(row['node'])}/{row['type']}/{row['vmid']}/pending"
     try:
-        options = client.get(path)
+        options = listing(client, path)
     except PveNotFound:
         return None
     on_it = re.compile(rf"(?:^|[=,]){re.escape(name)}:")
