@@ -19,9 +19,10 @@ description:
     C(pve_maxcpu), C(pve_maxmem), and C(pve_maxdisk) (bytes) as well, and C(pve_ip_addresses) and C(pve_config) where
     they are asked for.
   - What C(ansible_host) is set to is told by O(addresses) and O(networks).
-  - A host is called what its guest or node is called. Where two share a name, each is called CLUSTER-NAME-VMID. A
-    guest whose name is not known, is no host name, or is one like V(localhost), is called CLUSTER-VMID. A warning tells
-    of both.
+  - A host is called what its guest or node is called. Where two share a name, each is called CLUSTER-NAME-VMID, but a
+    node keeps its name when guests have it, too. A guest whose name could be another's CLUSTER-NAME-VMID is called by
+    its own. A guest whose name is not known, is no host name, is an address in any notation, or is one like
+    V(localhost), is called CLUSTER-VMID. A warning tells of them all.
 extends_documentation_fragment:
   - pvefleet.infra.connection
   - ansible.builtin.constructed
@@ -55,6 +56,7 @@ options:
       - The guests to take, by any of V(nodes), V(vmids) (V(100) or V(100-199)), V(types) (V(qemu), V(lxc)), V(tags),
         V(pools), V(names) (with V(*) and V(?)), and V(status), each a list of which one has to fit. All that are given
         have to.
+      - V(tags) are compared without regard to case, as PVE does by default; V(names), like all the others, with it.
       - It is applied to the listing, before anything else of a guest is read.
       - V(nodes) is for nodes as hosts as well; the others leave them alone.
     type: dict
@@ -68,6 +70,8 @@ options:
       - Conditions in Jinja, without braces, on the variables of a host. A host has to meet all of them.
       - They come after everything was read. A condition that cannot be evaluated for a host leaves it out with a
         warning, or is an error when O(strict) is set.
+      - Nodes do not have the variables of guests. C(pve_vmid == 301) leaves them out with that warning, and
+        C(pve_type != 'node' and pve_vmid == 301) without one.
     type: list
     elements: str
     default: []

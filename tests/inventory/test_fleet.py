@@ -114,6 +114,9 @@ def test_filters_come_before_reads_and_conditions_after(inventory: Inventory, la
     assert sorted(hosts) == ["app-002", "db-003"]
     assert "2 hosts are left out, pve1 for one: Unable to evaluate the filter pve_vmid >= 201" in inventory.warnings
     assert "Unable to evaluate the filter" in inventory.refused(filters=["pve_vmid >= 201"], strict=True)
+    hosts = inventory.list(filters=["pve_type != 'node' and pve_vmid >= 201"])
+    assert sorted(hosts) == ["app-002", "db-003"]
+    assert "left out" not in inventory.warnings
 
 
 def test_a_guest_too_new_for_the_listing_has_its_name(inventory: Inventory, lab: Lab) -> None:

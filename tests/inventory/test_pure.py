@@ -12,13 +12,13 @@ from ansible.inventory.group import to_safe_group_name
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.inventory import (
     GROUPS,
-    RESERVED,
     Filter,
     Wish,
     filter_from,
     group_names,
     guest_facts,
     host_names,
+    is_reserved,
     networks_from,
     node_facts,
     preferred,
@@ -102,8 +102,65 @@ def test_no_two_hosts_share_a_name(wanted: list[tuple[str, str | None, int]]) ->
     found, _warnings = host_names(hosts)
     assert len(set(found)) == len(found) == len(hosts)
     assert all(re.fullmatch(r"[A-Za-z0-9.-]+", name) for name in found)
-    assert not RESERVED & {name.lower() for name in found}
+    assert not any(is_reserved(name) for name in found)
+    assert len({name.lower() for name in found}) == len(found)
     assert host_names(hosts)[0] == found
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("127.1", "2130706433", "0x7f000001", "0", "017700000001", "10.1"),
+        *("localhost.localdomain", "localhost4.localdomain4", "Localhost6", "ip6-localhost", "IP6-loopback"),
+        *("x.localhost", "a.b.LocalHost"),
+    ],
+)
+def test_a_name_that_leads_to_the_controller(name: str) -> None:
+    assert host_names([guest(name=name)])[0] == ["prod-101"]
+
+
+def test_a_node_never_yields_to_a_guest() -> None:
+    nodes = [node_facts(cluster, {"node": "pve1"}) for cluster in ("prod", "lab")]
+    assert host_names([guest(name="prod-pve1"), *nodes])[0] == ["prod-prod-pve1-101", "prod-pve1", "lab-pve1"]
+    assert host_names([guest(name="PVE1"), nodes[0]])[0] == ["prod-PVE1-101", "pve1"]
+    assert host_names([node_facts("prod", {"node": "localhost"})])[0] == ["prod-localhost"]
+
+
+def test_a_long_name_cannot_be_taken_beforehand() -> None:
+    """Whether web-01 is unique or not: another guest's long name is nobody's, and one's own is a name like any."""
+    squatter = guest(vmid=105, name="prod-web-01-101")
+    found, warnings = host_names([guest(), squatter])
+    assert found == ["web-01", "prod-prod-web-01-101-105"]
+    assert warnings == ["Guests whose name is not known or can be no host's: prod-prod-web-01-101-105"]
+    assert host_names([guest(), squatter, guest(vmid=102)])[0][:2] == ["prod-web-01-101", "prod-prod-web-01-101-105"]
+    assert host_names([guest(vmid=105, name="prod-105"), guest(vmid=101, name="prod-x-102")])[1] == []
+
+
+squats = st.sampled_from(
+    [
+        *("web", "WEB", "a", "pve1", "prod-pve1", "lab-pve1", "prod-pve1-2", "localhost", "127.1", "prod", "lab-x"),
+        *("prod-100", "lab-100", "prod-web-100", "prod-web-101", "lab-web-100", "prod-a-101", "prod-web-100-2"),
+    ]
+)
+
+
+@given(st.lists(squats, min_size=6, max_size=6), squats, st.integers(0, 5), st.sets(st.sampled_from(["prod", "lab"])))
+def test_nobody_decides_what_others_are_called(chosen: list[str], new: str, who: int, with_node: set[str]) -> None:
+    """A guest's name changes what another guest is called only when they share it, and what a node is called never."""
+    places = [(cluster, vmid) for cluster in ("prod", "lab") for vmid in (100, 101, 102)]
+    nodes = [node_facts(cluster, {"node": name}) for cluster in sorted(with_node) for name in ("pve1", f"{cluster}-x")]
+
+    def called(names: list[str]) -> list[str]:
+        guests = [guest(cluster, vmid=vmid, name=name) for (cluster, vmid), name in zip(places, names, strict=True)]
+        return host_names([*guests, *nodes])[0]
+
+    renamed = [*chosen[:who], new, *chosen[who + 1 :]]
+    before, after = called(chosen), called(renamed)
+    assert before[6:] == after[6:] == host_names(nodes)[0]
+    for index, name in enumerate(chosen):
+        alone = sum(name.lower() == other.lower() for other in [*chosen, new]) == 1
+        if index != who and alone:
+            assert before[index] == after[index]
 
 
 @pytest.mark.parametrize(

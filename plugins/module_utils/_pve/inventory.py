@@ -13,6 +13,7 @@ from __future__ import annotations
 import fnmatch
 import ipaddress
 import re
+import socket
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -26,8 +27,10 @@ Facts = Mapping[str, Any]
 Network: TypeAlias = "ipaddress.IPv4Network | ipaddress.IPv6Network"
 
 GROUPS = ("type", "cluster", "node", "status", "pool", "tag", "role")
-# A host of one of these names would become the controller, or every host, for plays that mean those.
-RESERVED = frozenset({"localhost", "127.0.0.1", "::1", "all", "ungrouped"})
+# A host of one of these names would become every host for plays that mean those.
+RESERVED = frozenset({"all", "ungrouped"})
+# What resolvers and hosts files take for the machine that they are on.
+_CONTROLLER = re.compile(r"(?i)(.*\.)?localhost\.?|localhost[46]?(\.localdomain[46]?)?\.?|ip6-(localhost|loopback)\.?")
 _MOST_NAMED = 5  # in one warning
 
 
@@ -202,44 +205,83 @@ def host_names(hosts: Sequence[Facts]) -> tuple[list[str], list[str]]:
     """A name for each host, no two alike whatever the clusters say, and warnings about those that are not as in PVE.
 
     A guest or node is called what PVE calls it. What shares its name with another, has none, or has one that is no
-    host name or means something else in Ansible, is called CLUSTER-NAME-VMID.
+    host name or means something else in Ansible, is called CLUSTER-NAME-VMID. So that nobody who names a guest decides
+    what another host is called, a node never yields to a guest, and no guest has a name that reads like another's long
+    one, whether that is in use or not.
     """
     plain = [_plain_name(facts) for facts in hosts]
-    shared = {name for name, count in Counter(plain).items() if count > 1}
-    taken = {name for name in plain if name is not None and name not in shared}
-    names: list[str] = []
-    warnings: list[str] = []
+    is_node = [facts["type"] == "node" for facts in hosts]
+    long_ones = _LongNames(facts for facts in hosts if facts["type"] != "node")
+    names: dict[int, str] = {}
     twins: dict[str, list[str]] = {}
     strangers: list[str] = []
-    for facts, name in zip(hosts, plain, strict=True):
-        if name is None or name in shared:
-            found = _long_name(facts, name, taken)
-            taken.add(found)
-            if name is None:
-                strangers.append(found)
+    taken: set[str] = set()
+    for nodes in (True, False):
+        mine = [index for index, node in enumerate(is_node) if node is nodes]
+        count = Counter(name.lower() for index in mine if (name := plain[index]) is not None)
+        shared = {name for name in count if count[name] > 1 or name in taken}
+        others = []
+        for index in mine:
+            name = plain[index]
+            if name is None or name.lower() in shared or (not nodes and long_ones.have(name, hosts[index])):
+                others.append(index)
             else:
-                twins.setdefault(name, []).append(found)
-            name = found
-        names.append(name)
+                names[index] = name
+        taken |= {names[index].lower() for index in mine if index in names}
+        for index in others:
+            name = plain[index]
+            names[index] = _long_name(hosts[index], name, taken)
+            taken.add(names[index].lower())
+            if name is not None and name.lower() in shared:
+                twins.setdefault(name, []).append(names[index])
+            else:
+                strangers.append(names[index])
+    warnings: list[str] = []
     if twins:
         told = [f"{name} ({', '.join(twins[name][:_MOST_NAMED])})" for name in sorted(twins)]
         warnings.append(f"Names that are not unique, and what their hosts are called instead: {_few(told, '; ')}")
     if strangers:
         warnings.append(f"Guests whose name is not known or can be no host's: {_few(strangers)}")
-    return names, warnings
+    return [names[index] for index in range(len(hosts))], warnings
 
 
-def _plain_name(facts: Facts) -> str | None:
-    """The name by which PVE knows it, if a host of Ansible can have it."""
-    name = facts["name"]
-    if name is None or name.lower() in RESERVED:
-        return None
+class _LongNames:
+    """Tells names that some guest could have as its long name, whatever it is called: CLUSTER-...-VMID."""
+
+    def __init__(self, guests: Iterable[Facts]) -> None:
+        self._clusters: dict[str, set[str]] = {}  # by vmid
+        for facts in guests:
+            self._clusters.setdefault(str(facts["vmid"]), set()).add(_part(facts["cluster"]).lower())
+
+    def have(self, name: str, facts: Facts) -> bool:
+        """Whether name is one of them, for another guest than that of the facts."""
+        head, _dash, vmid = name.lower().rpartition("-")
+        own = _part(facts["cluster"]).lower() if vmid == str(facts["vmid"]) else None
+        return any(f"{head}-".startswith(f"{cluster}-") for cluster in self._clusters.get(vmid, ()) if cluster != own)
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a host of this name would be another one: the controller, every host, or whoever has that address."""
+    if name.lower() in RESERVED or _CONTROLLER.fullmatch(name):
+        return True
     try:
         ipaddress.ip_address(name)
     except ValueError:
         pass
     else:
-        return None  # it would be reached at that address
+        return True
+    try:
+        socket.inet_aton(name)  # as ssh does: 127.1 and 2130706433 are addresses, too
+    except (OSError, ValueError):  # ValueError: of what is not ASCII
+        return False
+    return True
+
+
+def _plain_name(facts: Facts) -> str | None:
+    """The name by which PVE knows it, if a host of Ansible can have it."""
+    name = facts["name"]
+    if name is None or is_reserved(name):
+        return None
     try:
         return values.server_name(name)
     except ValueError:
@@ -247,13 +289,20 @@ def _plain_name(facts: Facts) -> str | None:
 
 
 def _long_name(facts: Facts, name: str | None, taken: Collection[str]) -> str:
-    parts = [facts["cluster"], name, facts.get("vmid")]
-    wanted = "-".join(re.sub(r"[^A-Za-z0-9.-]", "-", str(part)) for part in parts if part is not None)
+    """taken: names in lower case."""
+    if facts["type"] == "node":
+        name = str(facts["node"]).replace(".", "-")
+    wanted = "-".join(_part(part) for part in (facts["cluster"], name, facts.get("vmid")) if part is not None)
     found, number = wanted, 1
-    while found in taken or found in RESERVED:
+    while found.lower() in taken or is_reserved(found):
         number += 1
         found = f"{wanted}-{number}"
     return found
+
+
+def _part(text: Any) -> str:
+    """A part of a long name."""
+    return re.sub(r"[^A-Za-z0-9.-]", "-", str(text))
 
 
 def _few(items: Sequence[str], separator: str = ", ") -> str:
