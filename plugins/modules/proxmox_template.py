@@ -329,7 +329,11 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.connect import
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import SpecError
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.template import converge
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.template_plan import TEMPLATE_OPTIONS, template_spec
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.template_plan import (
+    TEMPLATE_OPTIONS,
+    template_spec,
+    url_secrets,
+)
 
 
 def main() -> None:
@@ -342,6 +346,8 @@ def main() -> None:
         ],
         supports_check_mode=True,
     )
+    # Ansible repeats the options in its result.
+    module.no_log_values.update(url_secrets((module.params["image"] or {}).get("url") or ""))
     try:
         spec = template_spec(module.params)
         client = PveClient(connection_from_params(module.params))

@@ -473,7 +473,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"disk_options": {"fast": True}}, "disk_options: unknown option fast"),
     ({"disk_options": {"size": "4G"}, "disk_size": None}, "disk_options: unknown option size"),
     ({"name": "not a name"}, "name: "),
-    ({"name": None}, "Unable to make template 9001: a new template needs a name"),
+    ({"name": None}, "Unable to make template 9001: there is none, and a new template needs a name"),
     ({"node": "pve9"}, "there is no node pve9"),
     ({"nics": {"net0": {"bridge": "vmbr9"}}}, "vmbr9"),
     ({"pool": "nope"}, "nope"),

@@ -17,12 +17,14 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     PveClient,
     PveNotFound,
     PveTaskFailed,
-    PveTaskTimeout,
     segment,
 )
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing, record, strange
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.node_tasks import wait_for_active
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import server_path
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Work
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.sight import check_sight
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.template_plan import (
     TEMPLATE_MARKER,
     ImageSpec,
@@ -51,14 +53,14 @@ class Fetch:
     def changes(self) -> tuple[Change, ...]:
         if self.row is not None and not self.overwrites:
             return ()
-        before = f"{self.image.volid} ({fingerprint(self.row)})" if self.row else None
-        origin = self.image.url or self.image.path
-        return (Change("image", before, f"{self.image.volid} from {origin}"),)
+        before = str(Record(self.image.volid, fingerprint(self.row))) if self.row else None
+        return (Change("image", before, f"{self.image.volid} from {self.image.origin}"),)
 
 
-def fingerprint(row: Mapping[str, Any]) -> str:
-    """What tells one state of a file from another, where there is no checksum."""
-    return f"{row['size']} bytes, ctime {row['ctime']}"
+def fingerprint(row: Mapping[str, Any]) -> str | None:
+    """What tells one state of a file from another, where there is no checksum; None where PVE does not say it."""
+    size, ctime = row.get("size"), row.get("ctime")
+    return None if size is None or ctime is None else f"{size} bytes, ctime {ctime}"
 
 
 def complete(image: ImageSpec, label: str) -> ImageSpec:
@@ -103,12 +105,12 @@ def _read(path: str, algorithm: str) -> tuple[bytes, str]:
 
 def find_file(client: PveClient, image: ImageSpec, node: str) -> Mapping[str, Any] | None:
     """The file as PVE lists it, with volid, size and ctime; None without one."""
-    return next((row for row in _files(client, image, node) if row["volid"] == image.volid), None)
+    return next((row for row in _files(client, image, node) if row.get("volid") == image.volid), None)
 
 
-def _files(client: PveClient, image: ImageSpec, node: str) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = client.get(f"{_storage_path(image, node)}/content", {"content": image.content})
-    return rows
+def _files(client: PveClient, image: ImageSpec, node: str) -> list[dict[str, Any]]:
+    path = f"{_storage_path(image, node)}/content"
+    return [row for row in listing(client, path, {"content": image.content}) if "volid" in row]
 
 
 def wanted(client: PveClient, image: ImageSpec, node: str) -> Record:
@@ -196,22 +198,27 @@ def import_source(client: PveClient, image: ImageSpec, node: str, label: str) ->
             f"Unable to make template {label}: {image.volid} is kept as an ISO image, which only root@pam with its "
             "password may import; put it on the storage as .qcow2 or .raw instead, with the content import"
         )
-    return str(client.get(_file_path(image, node))["path"])
+    path = _file_path(image, node)
+    found = record(client, path).get("path")
+    if not isinstance(found, str):
+        raise strange(client, path)
+    return found
 
 
 def disk_size(client: PveClient, volid: str, node: str) -> int | None:
     """Bytes of the disk in an image, or of a volume; None when PVE does not tell."""
     storage = volid.partition(":")[0]
     path = f"/nodes/{segment(node)}/storage/{segment(storage)}/content/{segment(volid)}"
-    size = client.get(path).get("size")
+    size = record(client, path).get("size")
     return int(size) if size else None
 
 
 def refuse_used(work: Work, image: ImageSpec, node: str, verb: str, but: int | None = None) -> None:
-    """but: the vmid of one that may use it."""
+    """but: the vmid of one that may use it. Raises Unable, or PveForbidden for a login that cannot know."""
     used_by = users(work, image, node, but)
     if used_by:
         raise Unable(f"Unable to {verb} image {image.volid}: {', '.join(used_by)} uses it")
+    check_sight(work.client, f"know that nothing uses image {image.volid}")
 
 
 def users(work: Work, image: ImageSpec, node: str, but: int | None = None) -> list[str]:
@@ -225,11 +232,11 @@ def users(work: Work, image: ImageSpec, node: str, but: int | None = None) -> li
         if work.resources.nodes().get(row["node"]) is False:
             raise Unable(f"Unable to tell whether {row['vmid']} uses {image.volid}: its node {row['node']} is offline")
         try:
-            config = work.client.get(f"{server_path(row['node'], row['vmid'])}/pending")
+            config = listing(work.client, f"{server_path(row['node'], row['vmid'])}/pending")
         except PveNotFound:
             continue
         if any(_refers(item, image.volid) for item in config):
-            name = next((item.get("value") for item in config if item["key"] == "name"), "a server without a name")
+            name = next((item.get("value") for item in config if item.get("key") == "name"), "a server without a name")
             found.append(f"{name} ({row['vmid']})")
     return found
 
@@ -237,7 +244,7 @@ def users(work: Work, image: ImageSpec, node: str, but: int | None = None) -> li
 def _refers(item: Mapping[str, Any], volid: str) -> bool:
     """Whether one line of a config, as it is or as it will be, needs the file."""
     texts = [str(item[name]) for name in ("value", "pending") if item.get(name) is not None]
-    if item["key"] == "description":
+    if item.get("key") == "description":
         return any(_being_made_of(text, volid) for text in texts)
     return any(text.split(",")[0] == volid for text in texts)
 
@@ -256,15 +263,6 @@ def delete(work: Work, image: ImageSpec, node: str) -> None:
         raise Unable(f"Unable to remove image {image.volid}: it is still there")
 
 
-def wait_for_active(work: Work, node: str, **filters: object) -> None:
-    """Until the tasks of this kind that are under way on a node have ended, well or not."""
-    rows = work.client.get(f"/nodes/{segment(node)}/tasks", {"source": "active", **filters})
-    for row in rows:
-        if row.get("endtime") is None:
-            with contextlib.suppress(PveTaskFailed, PveTaskTimeout):
-                work.client.wait(row["upid"], timeout=work.spec.timeout)
-
-
 def _download(work: Work, plan: Fetch, url: str) -> None:
     image, node = plan.image, plan.node
     params = {
@@ -277,11 +275,11 @@ def _download(work: Work, plan: Fetch, url: str) -> None:
     }
 
     def landed() -> bool | None:
-        wait_for_active(work, node, typefilter="download")
+        wait_for_active(work.client, node, work.spec.timeout, typefilter="download")
         # PVE checks a file that is there already, and fetches nothing when it is the right one.
         return True if not image.checksum and find_file(work.client, image, node) else None
 
-    with _transfer(f"download {image.volid} from {url}"):
+    with _transfer(f"download {image.volid} from {image.origin}"):
         path = f"{_storage_path(image, node)}/download-url"
         work.run("POST", path, params, landed=landed, percent=(5, 40))
 
@@ -294,9 +292,9 @@ def _upload(work: Work, plan: Fetch, path: str) -> None:
         work.report(percent * 35 // 100, f"{label}: sending {image.file} ({percent}%)")
 
     def landed() -> bool | None:
-        wait_for_active(work, node, typefilter="imgcopy")
+        wait_for_active(work.client, node, work.spec.timeout, typefilter="imgcopy")
         row = find_file(work.client, image, node)
-        return True if row is not None and row != plan.row and row["size"] == os.path.getsize(path) else None
+        return True if row is not None and row != plan.row and row.get("size") == os.path.getsize(path) else None
 
     # pveproxy reads the fields in this order only.
     params: dict[str, object] = {

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,9 +22,11 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     PveTaskFailed,
     segment,
 )
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.device_plan import PlanError
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.node_tasks import wait_for_active
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import (
     find,
     observe_config,
@@ -50,6 +53,9 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.template_plan 
     split_notes,
 )
 
+# So many looks in a row, a second apart, at which nothing happens to a half-made template: its run is dead.
+_QUIET_LOOKS = 5
+
 
 @dataclass(frozen=True)
 class Result:
@@ -68,7 +74,7 @@ def converge(client: PveClient, spec: TemplateSpec, *, check_mode: bool = False)
     Raises Unable; whatever can be known beforehand is refused before anything is changed.
     """
     with _sentences(spec):
-        work = Work(client, spec.server)
+        work = Work(client, spec.server, report=_without_secrets(spec))
         if spec.state == "image_absent":
             return _remove_image(work, spec, check_mode)
         guest = _find(work, spec)
@@ -82,12 +88,19 @@ def _sentences(spec: TemplateSpec) -> Iterator[None]:
     """What is said of a server here is said of a template."""
     verb = {"present": "make", "absent": "remove", "image_absent": "remove"}[spec.state]
     thing = "image" if spec.state == "image_absent" else "template"
+    hide = spec.image.without_secrets if spec.image else str
     try:
         yield
     except (PlanError, Unable) as error:
-        raise Unable(str(error).replace(f"server {spec.label}", f"template {spec.label}")) from error
+        raise Unable(hide(str(error).replace(f"server {spec.label}", f"template {spec.label}"))) from error
     except (PveError, TimeoutError) as error:
-        raise Unable(f"Unable to {verb} {thing} {spec.label}: {error}") from error
+        raise Unable(hide(f"Unable to {verb} {thing} {spec.label}: {error}")) from error
+
+
+def _without_secrets(spec: TemplateSpec) -> Report:
+    """PVE's tasks tell the whole URL that they fetch."""
+    hide = spec.image.without_secrets if spec.image else str
+    return lambda percent, message: _report.report(percent, hide(message))
 
 
 def _find(work: Work, spec: TemplateSpec) -> Guest | None:
@@ -184,14 +197,38 @@ def _build(work: Work, spec: TemplateSpec, old: Guest | None, check_mode: bool) 
     source = _source(work, spec, making)
     if old is not None:
         _destroy(work, spec, old)
-    guest = create(making.work, _without_disk(spec, making))
+    guest = _create(spec, making, old)
     return Result(plan, _finish(making.work, spec, guest, _import_value(spec, making, source)), making.record, False)
+
+
+def _create(spec: TemplateSpec, making: _Making, old: Guest | None) -> Guest:
+    """The new machine. What is to be kept of the old one is nowhere else now: a failure says it."""
+    try:
+        return create(making.work, _without_disk(spec, making))
+    except (PveError, TimeoutError, Unable) as error:
+        if old is None:
+            raise
+        server = making.work.spec
+        kept = {
+            "vmid": server.vmid,
+            "name": server.name,
+            "tags": sorted(server.tags or ()),
+            "pool": server.pool or "",
+            "description": server.description or "",
+        }
+        raise Unable(
+            f"Unable to replace template {spec.label}: {error}; the old one is gone, and a second run makes the new "
+            f"one when it is given {json.dumps(kept, ensure_ascii=False)}"
+        ) from error
 
 
 def _prepare(work: Work, spec: TemplateSpec, old: Guest | None) -> _Making:
     """Everything that can be known to fail is refused here. Changes nothing."""
     if spec.server.name is None and old is None:
-        raise Unable(f"Unable to make template {spec.label}: a new template needs a name")
+        raise Unable(
+            f"Unable to make template {spec.label}: there is none, and a new template needs a name; if a run that "
+            "replaced it was cut off, give its name, tags, pool and description again"
+        )
     if old is not None and spec.server.node not in (None, old.node):
         raise Unable(
             f"Unable to replace template {spec.label} on {old.node} by one on {spec.server.node}: remove it first"
@@ -267,9 +304,10 @@ def _check_size(work: Work, spec: TemplateSpec, making: _Making) -> None:
 def _resume(work: Work, spec: TemplateSpec, guest: Guest, record: Record | None, check_mode: bool) -> Result:
     """Goes on with a template that an earlier run had begun, or makes it anew when that had not come to its disk."""
     if not check_mode:
-        # PVE goes on with what a run that was killed had asked for.
-        images.wait_for_active(work, guest.node, vmid=guest.vmid)
-        guest = _unlocked(work, guest) or guest
+        now = _unattended(work, guest)
+        if now is None or not is_half_made(now):
+            return _present(work, spec, now, check_mode)
+        guest = now
     changed = has_changed(record, _wanted(work, spec, guest, record))
     if changed or "import" in remaining(spec, guest):
         return _build(work, spec, guest, check_mode)
@@ -286,6 +324,22 @@ def _resume(work: Work, spec: TemplateSpec, guest: Guest, record: Record | None,
     return Result(Plan(f"template {spec.label}", changes), guest, record, False)
 
 
+def _unattended(work: Work, guest: Guest) -> Guest | None:
+    """The half-made template when nothing is done to it any more: PVE goes on with what a run that was killed had
+    asked for, and another run may be making it. None once it is gone, or it is finished."""
+    last, looks = guest.digest, 0
+    for _look in until(work.spec.timeout):
+        busy = wait_for_active(work.client, guest.node, work.spec.timeout, vmid=guest.vmid)
+        now = _unlocked(work, guest)
+        if now is None or not is_half_made(now):
+            return now
+        looks = 1 if busy or now.digest != last else looks + 1
+        if looks > _QUIET_LOOKS:
+            return now
+        last = now.digest
+    raise TimeoutError(f"another run still works on {guest.vmid} after {work.spec.timeout} s")
+
+
 def _finish(work: Work, spec: TemplateSpec, guest: Guest, import_value: str) -> Guest:
     """What is left to do, step by step, each seen to be done."""
     done = set()
@@ -299,6 +353,11 @@ def _finish(work: Work, spec: TemplateSpec, guest: Guest, import_value: str) -> 
             doings[step](work, spec, guest, import_value)
             guest = observe_config(work.client, guest.node, vmid_of(guest), pool=guest.pool)
     except (PveError, TimeoutError, Unable) as error:
+        if isinstance(error, PveNotFound) and work.config(guest.node, vmid_of(guest)) is None:
+            raise Unable(
+                f"Unable to finish template {spec.label}: somebody else removed {guest.vmid} while it was being made; "
+                "another run makes it anew"
+            ) from error
         raise Unable(
             f"Unable to finish template {spec.label}: {error}; it is there as {guest.vmid}, and a second run goes on"
         ) from error
@@ -309,7 +368,7 @@ def _import(work: Work, spec: TemplateSpec, guest: Guest, import_value: str) -> 
     vmid = vmid_of(guest)
 
     def landed() -> bool | None:
-        images.wait_for_active(work, guest.node, vmid=vmid)
+        wait_for_active(work.client, guest.node, work.spec.timeout, vmid=vmid)
         return True if spec.disk in (work.config(guest.node, vmid) or {}) else None
 
     # The digest keeps a call whose answer was lost from importing twice.
@@ -374,7 +433,7 @@ def _remove(work: Work, spec: TemplateSpec, guest: Guest | None, check_mode: boo
     _refuse_removal(work, guest, f"remove {target}")
     plan = Plan(target, (Change("template", f"{guest.name} ({guest.vmid}) on {guest.node}", None),))
     if not check_mode:
-        images.wait_for_active(work, guest.node, vmid=guest.vmid)
+        wait_for_active(work.client, guest.node, work.spec.timeout, vmid=guest.vmid)
         _destroy(work, spec, guest)
     return Result(plan, None)
 
@@ -393,8 +452,8 @@ def linked_clones(work: Work, guest: Guest) -> list[str]:
     bases = [drive.volume for drive in guest.disks().values() if drive.storage]
     for storage in sorted({base.partition(":")[0] for base in bases}):
         path = f"/nodes/{segment(guest.node)}/storage/{segment(storage)}/content"
-        for row in work.client.get(path, {"content": "images"}):
-            if any(row["volid"].startswith(f"{base}/") for base in bases):
+        for row in listing(work.client, path, {"content": "images"}):
+            if any(str(row.get("volid")).startswith(f"{base}/") for base in bases):
                 found.add(int(row.get("vmid") or 0))
     return [f"{(work.resources.guest(vmid) or {}).get('name') or 'a guest'} ({vmid})" for vmid in sorted(found)]
 

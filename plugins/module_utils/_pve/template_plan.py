@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,7 @@ TEMPLATE_MARKER = f"{MARKER} as a template"
 _RECORD = re.compile(r"pvefleet: made from (\S+)(?: \(([^()\n]+)\))?")
 # PVE/Storage.pm: what it imports from, and what a file there may be called.
 _IMPORT_FILE = re.compile(r"[a-zA-Z0-9\-.+=_]+\.(qcow2|raw|vmdk)")
+_IMPORT_NAME = re.compile(r"[a-zA-Z0-9\-.+=_]+")
 _ISO_FILE = re.compile(r"[^/\\\"\s:]+\.(iso|img)", re.IGNORECASE)
 _VOLUME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]:\S+")
 _NO_DISK = re.compile(r"[^:]+:(iso|vztmpl|backup|snippets)/")
@@ -76,6 +78,8 @@ TEMPLATE_OPTIONS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent", "image_absent"], "default": "present"},
 }
 _SOME_SIZE = 1024**3
+# A shorter password would be masked in words that have nothing to do with it.
+_PASSWORD_LEAST = 6
 # How a complaint about a server's options names those of a template.
 _NAMES = {"size": "disk_size", "storage": "disk_storage"}
 
@@ -120,6 +124,24 @@ class ImageSpec:
     @property
     def volid(self) -> str:
         return f"{self.storage}:{self.content}/{self.file}"
+
+    @property
+    def origin(self) -> str | None:
+        """Where it comes from, for people to read: without what may let one in there."""
+        if self.url is None:
+            return self.path
+        parts = urlsplit(self.url)
+        return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+    @property
+    def secrets(self) -> frozenset[str]:
+        return url_secrets(self.url or "")
+
+    def without_secrets(self, text: str) -> str:
+        text = text.replace(self.url or "\0", self.origin or "")
+        for secret in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(secret, "********")
+        return text
 
     @property
     def checked(self) -> str | None:
@@ -202,9 +224,12 @@ def _image(given: Mapping[str, Any]) -> ImageSpec:
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]", str(storage)):
         raise SpecError(f"image.storage: {storage!r} is not the name of a storage")
     if url is not None:
-        if not re.fullmatch(r"https?://[^/\s]+/\S*", url):
-            raise SpecError(f"image.url: {url!r} is not a URL that begins with http:// or https://")
-        file = file or unquote(urlsplit(url).path.rpartition("/")[2])
+        file = file or _file_of(url)
+    if path is not None and file is None and not _IMPORT_NAME.fullmatch(os.path.basename(path)):
+        raise SpecError(
+            f"image.path: PVE does not import from a file named {os.path.basename(path)!r}: give it a name of letters, "
+            "digits and -.+=_ with image.file"
+        )
     checksum, algorithm = given.get("checksum"), given.get("checksum_algorithm") or "sha256"
     if checksum is not None:
         if url is None and path is None:
@@ -228,6 +253,36 @@ def _image(given: Mapping[str, Any]) -> ImageSpec:
             "that ends in .qcow2, .raw or .vmdk, as its format is"
         )
     return image
+
+
+def url_secrets(url: str) -> frozenset[str]:
+    """The parts of a URL that may let one in, and that nobody is to read; all of it when it is not one."""
+    try:
+        parts = urlsplit(url)
+        _port = parts.port
+    except ValueError:
+        return frozenset({url})
+    user_info = parts.netloc.rpartition("@")[0]
+    found = {f"//{user_info}@"} if user_info else set()
+    if parts.query:
+        found.add(f"?{parts.query}")
+    password = user_info.partition(":")[2] or user_info
+    found |= {text for text in (password, unquote(password)) if len(text) >= _PASSWORD_LEAST}
+    return frozenset(found | {unquote(text) for text in found})
+
+
+def _file_of(url: str) -> str:
+    """The last part of a URL. SpecError, which does not repeat it, for it may hold a password."""
+    complaint = SpecError("image.url: it is not a URL of a file that begins with http:// or https://")
+    if not re.fullmatch(r"https?://[^/\s]+/\S*", url):
+        raise complaint
+    try:
+        parts = urlsplit(url)
+        if not parts.hostname or parts.port == 0:
+            raise complaint
+    except ValueError:  # a port that is no number, half an IPv6 address
+        raise complaint from None
+    return unquote(parts.path.rpartition("/")[2])
 
 
 def split_notes(description: str) -> tuple[str, Record | None]:
