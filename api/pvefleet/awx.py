@@ -95,7 +95,7 @@ def question(name: str, about: Mapping[str, Any], playbook: Playbook) -> dict[st
     """One question of a survey."""
     kind = about.get("type", "str")
     choices = ["true", "false"] if kind == "bool" else [str(choice) for choice in about.get("choices", ())]
-    area = kind == "dict"
+    area = kind in ("dict", "list")
     found: dict[str, Any] = {
         "question_name": name.removeprefix(f"{playbook.role}_").replace("_", " ").capitalize(),
         # a module reads JSON where it takes a mapping

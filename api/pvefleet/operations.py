@@ -23,8 +23,8 @@ class Playbook:
     """A playbook of the collection, for whoever offers it to people: AWX has a job template for each.
 
     permissions: of those that it takes one, by what it is asked to do. asks: further options that people want to be
-    asked for, with an answer to begin with; its role hands them to a module as they are, a mapping as JSON, and takes
-    an empty password for none.
+    asked for, with an answer to begin with; its role hands them to a module as they are, a mapping as JSON, takes a
+    text with commas or lines for a list, and an empty password for none.
     """
 
     name: str
@@ -50,8 +50,8 @@ _PLAYBOOKS = (
     Playbook("server_power", "server", "power", "Start, stop or restart a server", _POWER),
     Playbook("server_delete", "server", "delete", "Remove a server", ("delete_server",)),
     Playbook("fleet_converge", "fleet", "converge", "Make many servers what they should be", ("create_server",)),
-    Playbook("fleet_power", "fleet", "power", "Start, stop or restart many servers", _POWER),
-    Playbook("fleet_delete", "fleet", "delete", "Remove many servers", ("delete_server",)),
+    Playbook("fleet_power", "fleet", "power", "Start, stop or restart many servers", _POWER, {"fleet_names": ""}),
+    Playbook("fleet_delete", "fleet", "delete", "Remove many servers", ("delete_server",), {"fleet_names": ""}),
     Playbook(
         "server_backup_create",
         "server_backup",
@@ -92,7 +92,12 @@ _PLAYBOOKS = (
         "create",
         "Make a template of an image",
         ("manage_images",),
-        {"template_image": '{"storage": "local", "file": ""}', "template_disk_storage": ""},
+        {
+            "template_image": '{"storage": "local", "file": ""}',
+            "template_node": "",
+            "template_disk_storage": "",
+            "template_cipassword": "",
+        },
     ),
     Playbook("template_delete", "template", "delete", "Remove a template", ("manage_images",)),
     Playbook(

@@ -138,6 +138,8 @@ def test_answered_surveys_run(lab: Lab, tmp_path: Path) -> None:
     del ansible.environment["PVEFLEET_REGISTRY"]
     (tmp_path / "clusters.yml").unlink()
     ansible.environment |= injected(lab, tmp_path, credential(lab))
+    lab.do(lab.pve.add_image, "local", "rocky-9.qcow2", virtual=2 * 1024**3)
+    template = {"template_image": '{"storage": "local", "file": "rocky-9.qcow2"}', "template_node": "pve1"}
     runs: list[tuple[str, dict[str, Any]]] = [
         (
             "server_create",
@@ -145,7 +147,12 @@ def test_answered_surveys_run(lab: Lab, tmp_path: Path) -> None:
         ),
         ("server_update", {"server_name": "web-01", "server_cores": 3}),
         ("server_power", {"server_name": "web-01", "server_state": "stopped"}),
-        ("server_delete", {"server_name": "web-01"}),
+        ("fleet_power", {"fleet_names": "web-01\n", "fleet_state": "started"}),
+        ("fleet_delete", {"fleet_names": "web-01"}),
+        ("server_create", {"server_name": "web-02", "server_clone": '{"template": "debian-12-cloud"}'}),
+        ("server_delete", {"server_name": "web-02"}),
+        ("template_create", {**template, "template_name": "rocky-9", "template_disk_storage": "local-lvm"}),
+        ("template_delete", {"template_name": "rocky-9"}),
     ]
     for name, given in runs:
         run = ansible.playbook(f"pvefleet.infra.{name}", **answers(name, given))
@@ -154,6 +161,8 @@ def test_answered_surveys_run(lab: Lab, tmp_path: Path) -> None:
             guest = lab.vm(100)
             assert guest.config["cores"] in (3, "3") or guest.pending
             assert "cipassword" not in guest.config
+        if name == "template_create":
+            assert "cipassword" not in lab.vm(100).config
     assert [guest.vmid for guest in lab.pve.vms] == [lab.template_vmid]
 
 

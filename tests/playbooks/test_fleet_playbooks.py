@@ -33,11 +33,14 @@ def writes(lab: Any) -> int:
 
 @pytest.mark.lab(time_scale=0.05)
 def test_life_of_a_fleet(ansible: Ansible, lab: Any) -> None:
-    """Each playbook: --check foretells a change and makes none, the run makes it, the second run has nothing to do."""
+    """Each playbook: --check foretells a change and makes none, the run makes it, the second run has nothing to do.
+
+    Names are given as a survey or -e gives them, too.
+    """
     steps: list[tuple[str, dict[str, Any]]] = [
         ("converge", CONVERGE),
-        ("power", {**NAMES, "fleet_state": "stopped", "fleet_force": True}),
-        ("delete", NAMES),
+        ("power", {**NAMES, "fleet_names": "f-00,f-01", "fleet_state": "stopped", "fleet_force": True}),
+        ("delete", {**NAMES, "fleet_names": "f-00,\nf-01\n"}),
     ]
     for operation, variables in steps:
         before = writes(lab)
