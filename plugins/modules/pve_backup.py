@@ -273,8 +273,9 @@ server:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import converge
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan import BACKUP_OPTIONS, backup_spec
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_restore import converge
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_restore import Halfway
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveError
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.connect import (
     ConnectionParamsError,
@@ -294,6 +295,8 @@ def main() -> None:
         spec = backup_spec(module.params)
         client = PveClient(connection_from_params(module.params))
         result = converge(client, spec, check_mode=module.check_mode)
+    except Halfway as error:
+        module.fail_json(msg=str(error), changed=True)
     except (Unable, ConnectionParamsError, PveError) as error:
         module.fail_json(msg=str(error))
     for line in result.warnings:

@@ -136,7 +136,7 @@ def main() -> None:
     except (Unable, ConnectionParamsError, PveError) as error:
         module.fail_json(msg=str(error))
     for what in unseen:
-        module.warn(f"{what}, and what is stored only there is not listed")
+        module.warn(f"{what}, so that backups may be missing here")
     module.exit_json(changed=False, backups=[backup.describe() for backup in backups])
 
 

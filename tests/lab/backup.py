@@ -48,7 +48,11 @@ class Backup:
         self._vzdump_locks: dict[str, FileLock] = {}
 
     def _routes_backup(self) -> list[tuple[str, str, Any]]:
-        return [("POST", "/nodes/{node}/vzdump", self._vzdump), ("GET", "/nodes/{node}/time", self._time)]
+        return [
+            ("POST", "/nodes/{node}/vzdump", self._vzdump),
+            ("GET", "/nodes/{node}/vzdump/extractconfig", self._extract_config),
+            ("GET", "/nodes/{node}/time", self._time),
+        ]
 
     def node_time(self, node: str) -> int:
         return int(time.time() + self.clock_ahead.get(node, 0))

@@ -76,6 +76,13 @@ class Restore:
             raise die("ERROR: archive contains no configuration file")
         return dict(record)
 
+    async def _extract_config(self, values: dict[str, Any], user: str) -> str:
+        """The config in an archive, as the text that it is there."""
+        config = self._open_archive(values["volume"], values["node"], user)["config"]
+        notes = [f"#{line}" for line in str(config.get("description", "")).splitlines()]
+        lines = [f"{key}: {value}" for key, value in sorted(config.items()) if key != "description"]
+        return "".join(f"{line}\n" for line in notes + lines)
+
     async def _restore(self, guest: LabGuest, record: dict[str, Any], values: dict[str, Any], log: Log) -> None:
         path = self._volume_path(*values["archive"].split(":", 1), "backup")
         suffix = next((ending for ending in UNPACK if path.endswith(ending)), "")

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import Result
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import Result, converge
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_look import list_backups
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan import (
     Backup,
@@ -26,7 +26,6 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan im
     prune_string,
     selection,
 )
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_restore import converge
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from hypothesis import given
@@ -371,7 +370,7 @@ def test_restored_beside_the_original(lab: Any, make: Make) -> None:
     add(lab)
     with pytest.raises(Unable, match="150 is server web-01; set force: true"):  # the newest one is another now
         make(**wish)
-    unchanged(lab, make, volid=volid, state="restored", target_vmid=150)
+    unchanged(lab, make, volid=volid, state="restored", target_vmid=150, unique=True)
 
 
 def test_restored_over_a_running_server_when_that_was_said(lab: Any, make: Make, client: PveClient) -> None:

@@ -6,19 +6,30 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan import (
     Backup,
     BackupSpec,
     Selection,
     backup_from,
+    owner_of,
 )
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveForbidden, segment
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import (
+    PveClient,
+    PveError,
+    PveForbidden,
+    segment,
+)
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing, record
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable, unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import find, with_name
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import parallel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -32,13 +43,16 @@ class Place:
     content: tuple[str, ...]
 
 
-def places(client: PveClient, node: str) -> list[Place]:
-    """The enabled storages of a node; none, too, for a user who may see none."""
-    rows = client.get(f"/nodes/{segment(node)}/storage", {"enabled": True})
+def places(client: PveClient, node: str, content: str | None = None) -> list[Place]:
+    """The enabled storages of a node; none, too, for a user who may see none.
+
+    content: only those that take it, for PVE measures the space of each that it lists.
+    """
+    rows = listing(client, f"/nodes/{segment(node)}/storage", {"enabled": True, "content": content})
     return [
         Place(
             node,
-            row["storage"],
+            str(row["storage"]),
             bool(int(row.get("shared") or 0)),
             bool(int(row.get("active") or 0)),
             tuple(str(row.get("content") or "").split(",")),
@@ -47,53 +61,119 @@ def places(client: PveClient, node: str) -> list[Place]:
     ]
 
 
-def read_backups(client: PveClient, spots: Iterable[Place], vmid: int | None) -> list[Backup]:
-    """The backups on these storages, of one guest or of all."""
-    found = []
-    for spot in spots:
-        path = f"/nodes/{segment(spot.node)}/storage/{segment(spot.storage)}/content"
-        for row in client.get(path, {"content": "backup", "vmid": vmid}):
-            found.append(backup_from(row, node=spot.node, storage=spot.storage, shared=spot.shared))
-    return found
+def read_backups(client: PveClient, spot: Place, vmid: int | None) -> list[Backup]:
+    """The backups on this storage, of one guest or of all."""
+    path = f"/nodes/{segment(spot.node)}/storage/{segment(spot.storage)}/content"
+    rows = listing(client, path, {"content": "backup", "vmid": vmid})
+    return [backup_from(row, node=spot.node, storage=spot.storage, shared=spot.shared) for row in rows]
+
+
+def servers_own(backups: Iterable[Backup]) -> list[Backup]:
+    """Without those of a container that had the server's vmid before."""
+    return [backup for backup in backups if not backup.is_container]
 
 
 @dataclass(frozen=True)
-class Survey:
-    """The storages with backups, a shared one once, and in words what cannot be looked at now."""
+class Seen:
+    """What was found on the storages with backups, a shared one looked at once.
 
-    spots: tuple[Place, ...]
+    unseen: in words, what cannot be looked at now. hidden: why backups could be there that this user is not shown.
+    """
+
+    backups: tuple[Backup, ...]
     unseen: tuple[str, ...]
+    hidden: tuple[str, ...] = ()
+    advice: str = ""
 
-    def complete(self, verb: str) -> tuple[Place, ...]:
-        """The storages. Unable when there are others, so that what is not found on these is not there."""
+    def complete(self, verb: str) -> tuple[Backup, ...]:
+        """The backups. Unable when there may be others, so that what is not among these is not there."""
+        if self.hidden:
+            raise Unable(f"Unable to {verb}: {'; '.join(self.hidden)}")
         if self.unseen:
             raise Unable(
-                f"Unable to {verb}: {'; '.join(self.unseen)}, so that not all backups can be seen; name the storage or "
-                "the node that is meant"
+                f"Unable to {verb}: {'; '.join(self.unseen)}, so that not all backups can be seen{self.advice}"
             )
-        return self.spots
+        return self.backups
 
 
-def survey(client: PveClient, resources: Resources, *, storage: str | None, node: str | None, verb: str) -> Survey:
-    """Where backups are. Unable when there is no such node, or when backups are never on `storage`."""
+def look(
+    client: PveClient, resources: Resources, *, storage: str | None, node: str | None, vmid: int | None, verb: str
+) -> Seen:
+    """The backups of one guest or of all. Unable when there is no such node, or when backups are never on `storage`."""
     nodes = resources.nodes()
     if node is not None and node not in nodes:
         raise Unable(f"Unable to {verb}: there is no node {node}, only {', '.join(sorted(nodes))}")
     wanted = [node] if node is not None else sorted(nodes)
     offline = [name for name in wanted if not nodes[name]]
-    seen = [spot for name in wanted if nodes[name] for spot in places(client, name)]
-    known = [spot for spot in seen if "backup" in spot.content]
+    online = [name for name in wanted if nodes[name]]
+    listed = parallel(lambda name: _or_error(lambda: _places_of(client, name)), online)
+    troubles = [f"node {name}: {error}" for name, error in zip(online, listed, strict=True) if isinstance(error, str)]
+    visible = [spot for found in listed if not isinstance(found, str) for spot in found]
+    known = [spot for spot in visible if "backup" in spot.content]
     meant = [spot for spot in known if storage in (None, spot.storage)]
-    if storage is not None and not meant and not offline:
-        raise Unable(f"Unable to {verb}: {no_backups(storage, seen, known)}")
+    blind = [name for name, found in zip(online, listed, strict=True) if not found]
+    if storage is not None and not meant and not offline and not troubles and not blind:
+        everything = [spot for name in online for spot in places(client, name)]
+        raise Unable(f"Unable to {verb}: {no_backups(client, storage, everything)}")
     active: dict[tuple[str, str], Place] = {}
     for spot in meant:
         if spot.active:
             active.setdefault(_identity(spot), spot)
     unseen = [f"storage {spot.storage} is not active on {spot.node}" for spot in meant if _identity(spot) not in active]
     if storage is None or not any(spot.shared for spot in active.values()):
-        unseen += [f"node {name} is offline" for name in offline]
-    return Survey(tuple(active.values()), tuple(unseen))
+        unseen += [f"node {name} is offline" for name in offline] + troubles
+    spots = list(active.values())
+    read = parallel(lambda spot: _or_error(lambda: read_backups(client, spot, vmid)), spots)
+    for spot, rows in zip(spots, read, strict=True):
+        if isinstance(rows, str):
+            unseen.append(f"storage {spot.storage} of {spot.node}: {rows}")
+    doubtful = {spot.storage for spot in spots}
+    if vmid is not None:  # where PVE shows one backup of a guest, it shows all
+        doubtful -= {spot.storage for spot, rows in zip(spots, read, strict=True) if rows}
+    hidden = [f"{client.connection.user} may see no storage of node {name}" for name in blind]
+    hidden += _hidden(client, sorted(doubtful), vmid)
+    either = [what for what, given in (("storage", storage), ("node", node)) if given is None]
+    return Seen(
+        tuple(backup for rows in read if not isinstance(rows, str) for backup in rows),
+        tuple(unseen),
+        tuple(hidden),
+        f"; name the {' or the '.join(either)} that is meant" if either else "",
+    )
+
+
+def _places_of(client: PveClient, node: str) -> list[Place]:
+    """The storages of a node that take backups, or all that it shows when there are none of these."""
+    return places(client, node, "backup") or places(client, node)
+
+
+def _or_error(read: Callable[[], list[T]]) -> list[T] | str:
+    """What was read, or why that failed: one node or storage in trouble does not hide what is on the others."""
+    try:
+        return read()
+    except PveError as error:
+        return str(error)
+
+
+def _hidden(client: PveClient, storages: Iterable[str], vmid: int | None) -> list[str]:
+    """The rights without which PVE leaves backups of a guest (None: of any) out of its listing, without a word."""
+    guests = "/vms" if vmid is None else f"/vms/{vmid}"
+    lacking: list[str] = []
+    for storage in storages:
+        path = f"/storage/{storage}"
+        held = privileges(client, path)
+        if "Datastore.Allocate" in held:
+            continue
+        if "Datastore.AllocateSpace" not in held:
+            lacking.append(f"Datastore.AllocateSpace on {path}")
+        elif "VM.Backup" not in privileges(client, guests):
+            lacking.append(f"VM.Backup on {guests}")
+    return [f"{client.connection.user} needs {what} to see the backups" for what in dict.fromkeys(lacking)]
+
+
+def privileges(client: PveClient, path: str) -> set[str]:
+    """What the login may do at a path of PVE's permissions."""
+    held = record(client, "/access/permissions", {"path": path})
+    return {name for given in held.values() if isinstance(given, dict) for name in given}
 
 
 def _identity(spot: Place) -> tuple[str, str]:
@@ -101,11 +181,14 @@ def _identity(spot: Place) -> tuple[str, str]:
     return spot.storage, "" if spot.shared else spot.node
 
 
-def no_backups(storage: str, seen: Iterable[Place], known: Iterable[Place]) -> str:
-    others = ", ".join(sorted({spot.storage for spot in known}))
-    if any(spot.storage == storage for spot in seen):
-        return f"storage {storage} does not take backups, only {others or 'none'} does"
-    return f"there is no storage {storage} for backups, only {others or 'none'}"
+def no_backups(client: PveClient, storage: str, visible: Iterable[Place]) -> str:
+    """Why a storage is not one for backups. visible: the storages that this user may see where it was looked for."""
+    others = ", ".join(sorted({spot.storage for spot in visible if "backup" in spot.content})) or "none"
+    if any(spot.storage == storage for spot in visible):
+        return f"storage {storage} does not take backups, only {others} does"
+    if not privileges(client, f"/storage/{storage}") & {"Datastore.Audit", "Datastore.AllocateSpace"}:
+        return f"{client.connection.user} may not see a storage {storage}; that takes Datastore.Audit on it"
+    return f"there is no storage {storage} for backups, only {others}"
 
 
 def clocks(client: PveClient, backups: Iterable[Backup], chosen: Selection) -> dict[str, int]:
@@ -116,7 +199,7 @@ def clocks(client: PveClient, backups: Iterable[Backup], chosen: Selection) -> d
 
 def node_time(client: PveClient, node: str) -> int:
     try:
-        return int(client.get(f"/nodes/{segment(node)}/time")["time"])
+        return int(record(client, f"/nodes/{segment(node)}/time")["time"])
     except PveForbidden:
         return int(time.time())  # it takes Sys.Audit on the node; clocks that run together are a fair guess
 
@@ -151,16 +234,17 @@ def list_backups(client: PveClient, chosen: Selection) -> tuple[list[Backup], li
         vmid = None
         if chosen.server is not None or chosen.vmid is not None:
             vmid = vmid_of(client, resources, chosen, "list backups")
-        seen = survey(client, resources, storage=chosen.storage, node=chosen.node, verb="list backups")
-        backups = read_backups(client, seen.spots, vmid)
-        return chosen.chosen(backups, clocks(client, backups, chosen)), list(seen.unseen)
+        seen = look(client, resources, storage=chosen.storage, node=chosen.node, vmid=vmid, verb="list backups")
+        # What is named is a server; a vmid alone may be a container's.
+        backups = seen.backups if chosen.server is None else servers_own(seen.backups)
+        return chosen.chosen(backups, clocks(client, backups, chosen)), [*seen.unseen, *seen.hidden]
 
 
 def find_volume(client: PveClient, resources: Resources, spec: BackupSpec, verb: str) -> Backup | None:
     """The backup that the task names by its volume id."""
-
-    seen = survey(client, resources, storage=spec.storage, node=spec.selection.node, verb=verb)
-    found = [backup for backup in read_backups(client, seen.spots, None) if backup.volid == spec.volid]
+    owner = owner_of(spec.volid or "")
+    seen = look(client, resources, storage=spec.storage, node=spec.selection.node, vmid=owner, verb=verb)
+    found = [backup for backup in seen.backups if backup.volid == spec.volid]
     if not found:
         seen.complete(verb)
     if len(found) > 1:

@@ -33,7 +33,10 @@ BACKUP_OPTIONS: dict[str, dict[str, Any]] = {
     "compress": {"type": "str", "choices": ["0", "1", "gzip", "lzo", "zstd"]},
     "prune_backups": {
         "type": "dict",
-        "options": {name: {"type": "bool" if name == "keep_all" else "int"} for name in KEEP},
+        "options": {
+            name: {"type": "bool" if name == "keep_all" else "int", "aliases": [name.replace("_", "-")]}
+            for name in KEEP
+        },
     },
     "protected": {"type": "bool"},
     "target_vmid": {"type": "int"},
@@ -66,6 +69,9 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
 _STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _VOLID = re.compile(r"([A-Za-z][A-Za-z0-9._-]*):(backup/\S+)")
+_OWNER = re.compile(r":backup/(?:vzdump-(?:qemu|lxc|openvz)-|vm/|ct/)([1-9][0-9]{2,8})[-/]")
+_CONFIG_LINE = re.compile(r"^([a-z][a-z0-9_-]*): *(.*)$", re.MULTILINE)
+_UUID = re.compile(r"(?:^|,)uuid=([0-9A-Fa-f-]{36})(?:,|$)")
 # PVE's own limit of `notes-template`, escapes included.
 _NOTES_LENGTH = 1024
 
@@ -303,6 +309,23 @@ def prune_string(options: Mapping[str, Any] | None) -> str | None:
     if given.get("keep_all"):
         return "keep-all=1"
     return ",".join(f"{name.replace('_', '-')}={value}" for name, value in numbers.items())
+
+
+def owner_of(volid: str) -> int | None:
+    """The vmid in the name that PVE, or a Proxmox Backup Server, gives a backup; None in any other name."""
+    found = _OWNER.search(volid)
+    return int(found[1]) if found else None
+
+
+def archived_config(text: str) -> dict[str, str]:
+    """A guest's config as an archive has it: `key: value` lines, comments, and sections for what is not in force."""
+    return dict(_CONFIG_LINE.findall(f"\n{text}".partition("\n[")[0]))
+
+
+def system_uuid(smbios: str) -> str | None:
+    """What tells a server from all others, of its `smbios1`."""
+    found = _UUID.search(smbios)
+    return found[1].lower() if found else None
 
 
 def notes_template(notes: str) -> str:

@@ -11,26 +11,30 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._plan import Change, Plan
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import (
-    LOCKED,
-    ROUNDS,
-    Result,
-    absent,
-    began,
-    newer_task,
-    own_tasks,
-    present,
-    wait_unlocked,
-)
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_look import (
     clocks,
     find_volume,
+    look,
     places,
-    read_backups,
-    survey,
+    privileges,
+    servers_own,
     vmid_of,
 )
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan import Backup, BackupSpec
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan import (
+    Backup,
+    BackupSpec,
+    archived_config,
+    system_uuid,
+)
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_take import (
+    LOCKED,
+    ROUNDS,
+    Result,
+    began,
+    newer_task,
+    own_tasks,
+    wait_unlocked,
+)
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import (
     PveClient,
     PveConflict,
@@ -39,10 +43,14 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     PveTaskFailed,
     segment,
 )
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing, record, strange
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable, unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import find, server_path
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_apply import start, stop_hard
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import ServerSpec
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Work
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import step
 
 # What PVE logs when the disks of a restored server are complete and its config is written.
@@ -50,12 +58,8 @@ _COMPLETE = "rescan volumes"
 _LOG_LINES = 5000
 
 
-def converge(client: PveClient, spec: BackupSpec, *, check_mode: bool = False) -> Result:
-    """Do what a task of pve_backup says; in check mode, tell what that would change. Raises Unable."""
-    if spec.state == "restored":
-        return restored(client, spec, check_mode=check_mode)
-    act = present if spec.state == "present" else absent
-    return act(client, spec, check_mode=check_mode)
+class Halfway(Unable):
+    """A restore that failed after something was done, which its sentence tells."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +88,13 @@ def restored(client: PveClient, spec: BackupSpec, *, check_mode: bool = False) -
         plan = _plan(spec, source, target)
         if check_mode or not plan.changed:
             return _result(plan, source, target, spec)
-        warnings: tuple[str, ...] = ()
-        if not target.done:
-            warnings = _restore(client, spec, source, target, verb, deadline)
-        if spec.start:
-            _power(client, spec, target, "start", (95, 100))
-        return _result(plan, source, target, spec, warnings)
+    done: list[str] = []
+    try:
+        with unable(verb):
+            warnings = _apply(client, resources, spec, source, target, verb, deadline, done)
+    except Unable as error:
+        raise Halfway(f"{error}; {' and '.join(done)}") if done else error from error.__cause__
+    return _result(plan, source, target, spec, warnings)
 
 
 def _result(plan: Plan, source: Backup, target: _Target, spec: BackupSpec, warnings: tuple[str, ...] = ()) -> Result:
@@ -125,8 +130,8 @@ def _source(client: PveClient, resources: Resources, spec: BackupSpec, verb: str
         backup = named
     else:
         vmid = vmid_of(client, resources, chosen, verb, besides=spec.target_vmid)
-        seen = survey(client, resources, storage=chosen.storage, node=chosen.node, verb=verb)
-        backups = read_backups(client, seen.complete(verb), vmid)
+        seen = look(client, resources, storage=chosen.storage, node=chosen.node, vmid=vmid, verb=verb)
+        backups = servers_own(seen.complete(verb))
         fitting = chosen.chosen(backups, clocks(client, backups, chosen))
         if not fitting:
             some = f", only {len(backups)} others" if backups else ""
@@ -173,11 +178,15 @@ def _existing(client: PveClient, spec: BackupSpec, source: Backup, target: _Targ
         # A restore that failed leaves a config with nothing in it, and keeps the vmid with that.
         return _Target(target.node, target.vmid, guest, empty=True)
     if not spec.force:
-        if spec.target_name in (None, guest.name) and _came_from(client, target, source):
+        # Without it PVE shows only this user's own tasks, and not what others have made of the vmid since.
+        blind = "Sys.Audit" not in privileges(client, f"/nodes/{target.node}")
+        if not blind and _came_from(client, target, source) and _is_same(client, spec, source, guest):
             return _Target(target.node, target.vmid, guest, done=True)
+        user = client.connection.user
+        why = f"; {user} needs Sys.Audit on /nodes/{target.node} to tell whether it is this backup restored"
         raise Unable(
             f"Unable to {verb}: {target.vmid} is server {guest.name}; set force: true to overwrite it, or give "
-            "another target_vmid"
+            f"another target_vmid{why if blind else ''}"
         )
     if guest.is_template:
         raise Unable(f"Unable to {verb}: {target.vmid} is the template {guest.name}")
@@ -198,11 +207,28 @@ def _came_from(client: PveClient, target: _Target, source: Backup) -> bool:
         if any(began(other) > began(row) for other in removed.values()):
             return False
         path = f"/nodes/{segment(target.node)}/tasks/{segment(last)}/log"
-        log = [str(line.get("t", "")) for line in client.get(path, {"limit": _LOG_LINES})]
+        log = [str(line.get("t", "")) for line in listing(client, path, {"limit": _LOG_LINES})]
     except PveForbidden:
         return False
     named = re.compile(rf"{re.escape(source.archive)}(?![\w.])")
     return any(line.startswith(_COMPLETE) for line in log) and any(named.search(line) for line in log)
+
+
+def _is_same(client: PveClient, spec: BackupSpec, source: Backup, guest: Guest) -> bool:
+    """Whether a server can be what the backup makes: a log tells what once came into a vmid, not what is there now."""
+    path = f"/nodes/{segment(source.node)}/vzdump/extractconfig"
+    try:
+        text = client.get(path, {"volume": source.volid})
+    except PveForbidden:
+        return False
+    if not isinstance(text, str):
+        raise strange(client, path)
+    config = archived_config(text)
+    was, now = system_uuid(config.get("smbios1", "")), system_uuid(guest.text("smbios1"))
+    if was is not None and (was == now) is spec.unique:  # `unique` makes a new one
+        return False
+    known_by_name = was is None or spec.unique
+    return guest.name == (spec.target_name or (config.get("name", guest.name) if known_by_name else guest.name))
 
 
 def _check_storages(client: PveClient, spec: BackupSpec, source: Backup, node: str, verb: str) -> None:
@@ -224,12 +250,35 @@ def _check_storages(client: PveClient, spec: BackupSpec, source: Backup, node: s
 # ------------------------------------------------------------------------ change
 
 
+def _apply(
+    client: PveClient,
+    resources: Resources,
+    spec: BackupSpec,
+    source: Backup,
+    target: _Target,
+    verb: str,
+    deadline: float,
+    done: list[str],
+) -> tuple[str, ...]:
+    """Stop, restore, start, as it takes; the restore's warnings. done: gets what was done, for whoever tells of a
+    failure of the rest."""
+    work = Work(client, ServerSpec(vmid=target.vmid, timeout=int(spec.timeout)), resources=resources)
+    guest, warnings = target.guest, tuple[str, ...]()
+    if not target.done:
+        if guest is not None and guest.running:
+            stop_hard(work, guest, (0, 5))
+            done.append(f"{guest.name} was stopped for it")
+        warnings = _restore(client, spec, source, target, verb, deadline)
+        done.append(f"server {target.vmid} was restored")
+    if spec.start:
+        start(work, guest or Guest(target.vmid, target.node, str(target.vmid), {}))
+    return warnings
+
+
 def _restore(
     client: PveClient, spec: BackupSpec, source: Backup, target: _Target, verb: str, deadline: float
 ) -> tuple[str, ...]:
     """The restore itself; its warnings. Repeated when it only did not get a lock."""
-    if target.guest is not None and target.guest.running:
-        _power(client, spec, target, "stop", (0, 5))
     overwrite = target.overwrites
     rounds = iter(range(ROUNDS))
     while True:
@@ -250,7 +299,7 @@ def _restore(
                 params,
                 label=f"server {target.vmid}",
                 timeout=max(deadline - time.monotonic(), 1),
-                percent=(5, 95),
+                percent=(5, 85),
                 landed=newer_task(client, target.node, target.vmid, "qmrestore", earlier),
             )
         except (PveTaskFailed, PveConflict) as error:
@@ -273,30 +322,4 @@ def _is_empty(client: PveClient, target: _Target) -> bool:
 
 
 def _config(client: PveClient, target: _Target) -> dict[str, Any]:
-    config: dict[str, Any] = client.get(f"{server_path(target.node, target.vmid)}/config")
-    return config
-
-
-def _power(client: PveClient, spec: BackupSpec, target: _Target, action: str, percent: tuple[int, int]) -> None:
-    wanted = "running" if action == "start" else "stopped"
-    path = f"{server_path(target.node, target.vmid)}/status"
-
-    def landed() -> bool | None:
-        return True if client.get(f"{path}/current")["status"] == wanted else None
-
-    try:
-        step(
-            client,
-            "POST",
-            f"{path}/{action}",
-            {},
-            label=f"server {target.vmid}",
-            timeout=spec.timeout,
-            percent=percent,
-            landed=landed,
-        )
-    except PveTaskFailed:
-        if not landed():  # a start may fail in its last step, and the server runs all the same
-            raise
-    if not landed():
-        raise Unable(f"Unable to {action} server {target.vmid}: its task ended well, but it is not {wanted}")
+    return record(client, f"{server_path(target.node, target.vmid)}/config")

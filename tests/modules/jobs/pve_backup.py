@@ -6,8 +6,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup import converge
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_plan import backup_spec
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.backup_restore import converge
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient
 
 from . import Job, add_server, servers, volumes
