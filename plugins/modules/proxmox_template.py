@@ -14,7 +14,8 @@ description:
     What the task does not say is left alone.
   - The image is on a storage already, is downloaded by the node, or is sent from the machine that runs the task.
   - The last line of the template's notes tells what it is made of.
-  - A template that was being made when the run was cut off is finished by the next run, or made anew.
+  - A template that was being made when the run was cut off is finished by the next run, or made anew, once nothing has
+    happened to it for some seconds. While another run is making it, this one waits for up to O(timeout).
   - Removes templates and images, but never one that something uses.
 author:
   - the PVE Fleet contributors (@pvefleet)
@@ -66,11 +67,14 @@ options:
         description:
           - Where the node downloads the image from. A file of that name that is there already is taken as it is; with
             O(image.checksum) PVE checks it.
+          - The result shows it without user, password and query. PVE writes all of it to the log of its task, and
+            Ansible to the log of the machine that runs the task unless that has C(no_log).
         type: str
       path:
         description:
           - A file of the machine that runs the task, to be sent. It is read in any run that may need it, and sent only
-            when a template is made of it; then it overwrites a file of its name.
+            when a template is made of it; then it overwrites a file of its name, unless something uses that; see
+            O(state=image_absent).
         type: path
       checksum:
         description:
@@ -115,6 +119,9 @@ options:
         time of change. It is never replaced when that cannot be told.
       - The new template keeps name, notes, tags and pool of the old one unless they are given, and has of the rest only
         what the task says.
+      - Between the removal of the old template and the creation of the new one nothing but the run knows them. When the
+        creation fails, the error tells them; when the run is killed there, only what the task gives survives. Name what
+        must not be lost.
     type: str
     choices: [never, when_changed]
     default: never
@@ -210,8 +217,9 @@ options:
       - V(present) makes the template what the task says.
       - V(absent) removes it, unless linked clones need it.
       - V(image_absent) removes the file O(image.file) from O(image.storage), unless the config of a virtual machine
-        refers to it or a template is being made of it. Each virtual machine that can reach the storage and that the
-        user may see is looked at; snapshots are not.
+        refers to it or a template is being made of it. Each virtual machine that can reach the storage is looked at;
+        snapshots are not. The user needs C(VM.Audit) on C(/vms) for that, as PVE hides the machines that one may not
+        see.
     type: str
     choices: [present, absent, image_absent]
     default: present

@@ -4,23 +4,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
+import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 import yaml
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import image as images
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import steps
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveForbidden
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_converge import converge as converge_server
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import SpecError, server_spec
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_spec import (
+    ServerSpec,
+    SpecError,
+    server_spec,
+)
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server_work import Work
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.template_plan import (
     TEMPLATE_MARKER,
+    ImageSpec,
     Record,
     has_changed,
     join_notes,
@@ -33,6 +45,7 @@ from hypothesis import strategies as st
 
 from tests.ansible_run import Ansible
 
+from .conftest import RunModule
 from .jobs import add_server, volumes
 from .jobs.proxmox_template import GIB, IMAGE, VOLID, make
 
@@ -105,6 +118,18 @@ def image(lab: Any) -> str:
     """An image that was put on its storage before."""
     volid: str = lab.do(lab.pve.add_image, "local", "rocky-9.qcow2", virtual=2 * GIB)
     return volid
+
+
+@pytest.fixture
+def module_params(lab: Any) -> dict[str, Any]:
+    """How run_module logs in to the lab."""
+    return {
+        "api_host": lab.api_endpoint,
+        "api_user": lab.username,
+        "api_token_id": "fleet",
+        "api_token_secret": lab.token_secret,
+        "ca_path": lab.ca_file,
+    }
 
 
 @pytest.fixture
@@ -188,6 +213,34 @@ def test_whole_life_by_tasks(ansible: Ansible, lab: Any, mirror: Mirror) -> None
     assert "mutually exclusive: url|path" in wrong["msg"]
     assert [guest.vmid for guest in lab.pve.vms] == [lab.template_vmid]
     assert not lab.pve.storages["local"]["volumes"]
+
+
+def test_nobody_reads_the_password_in_a_url(
+    run_module: RunModule, lab: Any, mirror: Mirror, tmp_path: Path, module_params: dict[str, Any]
+) -> None:
+    url = mirror.url("/rocky-9.qcow2?sig=t0psignature").replace("//", "//bob:s3cretpw@")
+    mirror.files["/rocky-9.qcow2?sig=t0psignature"] = mirror.files["/rocky-9.qcow2"]
+    report = tmp_path / "report"
+    options = {**module_params, **BASE, "image": {"storage": "local", "url": url}}
+
+    def run(**more: Any) -> dict[str, Any]:
+        fails = more.pop("fails", False)
+        check = more.pop("check", False)
+        environment = {"PVEFLEET_REPORT": str(report)}
+        found = run_module("proxmox_template", {**options, **more}, check=check, environment=environment, fails=fails)
+        told = found["output"] + (report.read_text() if report.exists() else "")
+        assert not re.search("bob|s3cretpw|t0psignature", told), told
+        return found
+
+    foretold = run(check=True)
+    shown = f"{VOLID} from {mirror.url('/rocky-9.qcow2')}"
+    assert shown in str(foretold["diff"])
+    run(name="not a name", fails=True)
+    run(image={"storage": "local", "url": "http://bob:s3cretpw/@[/x.qcow2?t0psignature"}, fails=True)
+    found = mirror.files.pop("/rocky-9.qcow2?sig=t0psignature")
+    assert "exit code 8" in run(fails=True)["msg"]
+    mirror.files["/rocky-9.qcow2?sig=t0psignature"] = found
+    assert run()["diff"] == foretold["diff"]
 
 
 # ------------------------------------------------------------------------ sources
@@ -407,6 +460,63 @@ def test_a_replacement_that_was_cut_off(lab: Any, client: PveClient, mirror: Mir
     assert volumes(lab, 9001) == ["base-9001-disk-0"]
 
 
+def test_a_failed_replacement_tells_what_the_old_template_had(
+    lab: Any, client: PveClient, image: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so does its progress beforehand, for a run that is killed tells nothing any more."""
+    client.post("/pools", {"poolid": "golden"})
+    make(client, **BASE, description="mine\ntoo", tags=["b", "a"], pool="golden")
+    lab.do(lab.pve.add_image, "local", "rocky-9.qcow2", size=77, virtual=2 * GIB)
+    options = {**BASE, "name": None, "replace": "when_changed"}
+    report = tmp_path / "report"
+    monkeypatch.setenv("PVEFLEET_REPORT", str(report))
+    lab.do(lab.pve.fail, "POST", "/qemu", 500, "power cut", times=1)
+    kept = '{"vmid": 9001, "name": "rocky-9", "tags": ["a", "b"], "pool": "golden", "description": "mine\\ntoo"}'
+    with pytest.raises(Unable, match=re.escape(f"the new one when it is given {kept}")):
+        make(client, **options)
+    assert any(kept in json.loads(line)["message"] for line in report.read_text().splitlines())
+    assert "give its name, tags, pool and description again" in refused(lab, client, **options)
+    make(client, **{**options, **json.loads(kept)})
+    config = lab.vm(9001).config
+    assert (config["tags"], split_notes(config["description"])[0]) == ("a;b", "mine\ntoo")
+    assert lab.vm(9001).pool == "golden"
+
+
+def test_another_run_is_left_to_finish(
+    lab: Any, client: PveClient, image: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No task of PVE's is under way while it goes from one step to the next: what it has made is not dead."""
+    monkeypatch.setattr(steps, "POLL_SECONDS", 0.1)
+    begun, seen = Event(), Event()
+
+    async def between_two_steps() -> None:
+        begun.set()
+        await asyncio.to_thread(seen.wait, 10)
+
+    lab.do(lab.pve.interpose, "POST", "/9001/config", between_two_steps)
+    with ThreadPoolExecutor(2) as pool, closing(PveClient(lab.connection())) as other:
+        first = pool.submit(make, client, **BASE)
+        assert begun.wait(10)
+        mark = len(lab.requests)
+        second = pool.submit(make, other, **BASE)
+        while lab.count_since(mark, "GET", "/pve1/tasks") < 2 and not second.done():
+            time.sleep(0.01)
+        seen.set()
+        assert first.result().plan.changed
+        assert not second.result().plan.changed
+    assert volumes(lab, 9001) == ["base-9001-disk-0"]
+
+
+def test_somebody_removes_what_is_being_made(lab: Any, client: PveClient, image: str) -> None:
+    def remove() -> None:
+        lab.pve.vms[:] = [guest for guest in lab.pve.vms if guest.vmid != 9001]
+
+    lab.do(lab.pve.interpose, "POST", "/9001/config", remove)
+    with pytest.raises(Unable, match="rocky-9: somebody else removed 9001 while it was being made; another run makes"):
+        make(client, **BASE)
+    made_as_foretold(lab, client, **BASE)
+
+
 @pytest.mark.lab(time_scale=0.05)
 def test_an_import_that_goes_on_after_its_run_was_killed(lab: Any, client: PveClient, image: str) -> None:
     """PVE does not know that nobody waits any more: the next run waits for it, and imports nothing again."""
@@ -446,6 +556,7 @@ def test_a_half_made_template_can_be_removed(lab: Any, client: PveClient, image:
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image": None}, "image or volume is needed"),
     ({"volume": "local-lvm:vm-100-disk-0"}, "and not both"),
+    ({"image": None, "volume": "local-:vm-7-disk-0"}, "is not the volume of a disk"),
     ({"image": None, "volume": "local:iso/a.iso"}, "volume: 'local:iso/a.iso' is not the volume of a disk"),
     ({"image": None, "volume": "local-lvm:vm-7-disk-0"}, "vm-7-disk-0"),
     (
@@ -456,6 +567,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"image": {"storage": "local", "file": "../a.raw"}}, "image.file: PVE does not import"),
     ({"image": {"storage": "local", "file": "a b.img"}}, "image.file: PVE does not import"),
     ({"image": {"storage": "local", "url": "ftp://x/a.raw"}}, "image.url: "),
+    ({"image": {"storage": "local", "url": "http://[bad/a.raw"}}, "image.url: "),
+    ({"image": {"storage": "local", "url": "http://x:port/a.raw"}}, "image.url: "),
+    ({"image": {"storage": "local", "path": "/x/we ird;$(x)é.img"}}, "from a file named 'we ird;$(x)é.img': give"),
     (
         {"image": {"storage": "local", "url": "http://x/a.img"}},
         "image.file: PVE does not import from a file named 'a.img'",
@@ -540,6 +654,23 @@ def test_an_image_in_use_stays(lab: Any, client: PveClient) -> None:
     with pytest.raises(Unable, match="killed"):
         make(client, **BASE)
     assert "rocky-9 (9001) uses it" in refused(lab, client, image=IMAGE, state="image_absent")
+
+
+def test_who_does_not_see_all_servers_removes_no_image(lab: Any, image: str, tmp_path: Path) -> None:
+    """PVE leaves out of its lists what one may not see: web-01 may use it."""
+    add_server(lab)
+    lab.do(lab.pve.add_user, "i@pve", "pw", ("Datastore.Audit", "Datastore.AllocateTemplate"), "/storage")
+    lab.do(lab.pve.grant, "i@pve", "/nodes", "Sys.Audit")
+    lab.do(lab.pve.grant, "i@pve", "/vms/9001", "VM.Audit", "VM.Allocate", "VM.Config.Disk")
+    login = {"user": "i@pve", "password": "pw", "token_id": None, "token_secret": None}
+    path = tmp_path / "rocky-9.qcow2"
+    path.write_bytes(qcow2(GIB))
+    with closing(PveClient(lab.connection(**login))) as client:
+        complaint = "image local:rocky-9.qcow2: i@pve needs VM.Audit on /vms to know that nothing uses it"
+        assert complaint in refused(lab, client, image=IMAGE, state="image_absent")
+        work = Work(client, ServerSpec(name="rocky-9", node="pve1", timeout=10))
+        with pytest.raises(PveForbidden, match=r"needs VM\.Audit on /vms"):
+            images.plan_fetch(work, ImageSpec("local", "rocky-9.qcow2", path=str(path)), "pve1")
 
 
 def test_an_image_on_several_nodes(lab: Any, client: PveClient) -> None:

@@ -210,7 +210,7 @@ def disk_size(client: PveClient, volid: str, node: str) -> int | None:
     storage = volid.partition(":")[0]
     path = f"/nodes/{segment(node)}/storage/{segment(storage)}/content/{segment(volid)}"
     size = record(client, path).get("size")
-    return int(size) if size else None
+    return int(size) if size and str(size).isdigit() else None
 
 
 def refuse_used(work: Work, image: ImageSpec, node: str, verb: str, but: int | None = None) -> None:
@@ -218,7 +218,7 @@ def refuse_used(work: Work, image: ImageSpec, node: str, verb: str, but: int | N
     used_by = users(work, image, node, but)
     if used_by:
         raise Unable(f"Unable to {verb} image {image.volid}: {', '.join(used_by)} uses it")
-    check_sight(work.client, f"know that nothing uses image {image.volid}")
+    check_sight(work.client, "know that nothing uses it")
 
 
 def users(work: Work, image: ImageSpec, node: str, but: int | None = None) -> list[str]:

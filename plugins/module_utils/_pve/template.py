@@ -196,6 +196,8 @@ def _build(work: Work, spec: TemplateSpec, old: Guest | None, check_mode: bool) 
         _check_size(work, spec, making)
     source = _source(work, spec, making)
     if old is not None:
+        # Should this run be killed before the new one is there, then this tells what it was to keep.
+        work.report(40, f"{spec.label}: replaced with {_kept(making)}")
         _destroy(work, spec, old)
     guest = _create(spec, making, old)
     return Result(plan, _finish(making.work, spec, guest, _import_value(spec, making, source)), making.record, False)
@@ -208,18 +210,23 @@ def _create(spec: TemplateSpec, making: _Making, old: Guest | None) -> Guest:
     except (PveError, TimeoutError, Unable) as error:
         if old is None:
             raise
-        server = making.work.spec
-        kept = {
-            "vmid": server.vmid,
-            "name": server.name,
-            "tags": sorted(server.tags or ()),
-            "pool": server.pool or "",
-            "description": server.description or "",
-        }
         raise Unable(
             f"Unable to replace template {spec.label}: {error}; the old one is gone, and a second run makes the new "
-            f"one when it is given {json.dumps(kept, ensure_ascii=False)}"
+            f"one when it is given {_kept(making)}"
         ) from error
+
+
+def _kept(making: _Making) -> str:
+    """The options that stand for what a new template keeps of the old one."""
+    server = making.work.spec
+    kept = {
+        "vmid": server.vmid,
+        "name": server.name,
+        "tags": sorted(server.tags or ()),
+        "pool": server.pool or "",
+        "description": server.description or "",
+    }
+    return json.dumps(kept, ensure_ascii=False)
 
 
 def _prepare(work: Work, spec: TemplateSpec, old: Guest | None) -> _Making:

@@ -31,7 +31,6 @@ _RECORD = re.compile(r"pvefleet: made from (\S+)(?: \(([^()\n]+)\))?")
 _IMPORT_FILE = re.compile(r"[a-zA-Z0-9\-.+=_]+\.(qcow2|raw|vmdk)")
 _IMPORT_NAME = re.compile(r"[a-zA-Z0-9\-.+=_]+")
 _ISO_FILE = re.compile(r"[^/\\\"\s:]+\.(iso|img)", re.IGNORECASE)
-_VOLUME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]:\S+")
 _NO_DISK = re.compile(r"[^:]+:(iso|vztmpl|backup|snippets)/")
 CHECKSUM_DIGITS = {"md5": 32, "sha1": 40, "sha224": 56, "sha256": 64, "sha384": 96, "sha512": 128}
 
@@ -138,7 +137,9 @@ class ImageSpec:
         return url_secrets(self.url or "")
 
     def without_secrets(self, text: str) -> str:
-        text = text.replace(self.url or "\0", self.origin or "")
+        """The text with the URL as `origin` shows it."""
+        if self.url is not None:
+            text = text.replace(self.url, str(self.origin))
         for secret in sorted(self.secrets, key=len, reverse=True):
             text = text.replace(secret, "********")
         return text
@@ -178,7 +179,7 @@ def template_spec(options: Mapping[str, Any]) -> TemplateSpec:
         return TemplateSpec(server, state, image=_image(image))
     if state == "present" and (image is None) == (volume is None):
         raise SpecError("image or volume is needed to say what the template is made of, and not both")
-    if volume is not None and (not _VOLUME.fullmatch(volume) or _NO_DISK.match(volume)):
+    if volume is not None and not _is_disk(volume):
         raise SpecError(f"volume: {volume!r} is not the volume of a disk, such as local-lvm:vm-100-disk-0")
     slot = options["disk"]
     elsewhere = sorted({"size", "storage", "state"} & set(options.get("disk_options") or {}))
@@ -206,6 +207,15 @@ def template_spec(options: Mapping[str, Any]) -> TemplateSpec:
     )
 
 
+def _is_disk(volume: str) -> bool:
+    storage, _colon, name = volume.partition(":")
+    try:
+        values.storage_id(storage)
+    except ValueError:
+        return False
+    return re.fullmatch(r"\S+", name) is not None and not _NO_DISK.match(volume)
+
+
 def _with_storage(server: ServerSpec, storage: str | None) -> Any:
     """The cloud-init drive goes where the disk goes."""
     if server.cloud_init is None or server.cloud_init.storage:
@@ -221,8 +231,10 @@ def _renamed(complaint: str, slot: str) -> str:
 
 def _image(given: Mapping[str, Any]) -> ImageSpec:
     storage, file, url, path = (given.get(name) for name in ("storage", "file", "url", "path"))
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9._-]*[A-Za-z0-9]", str(storage)):
-        raise SpecError(f"image.storage: {storage!r} is not the name of a storage")
+    try:
+        values.storage_id(str(storage))
+    except ValueError as error:
+        raise SpecError(f"image.storage: {error}") from None
     if url is not None:
         file = file or _file_of(url)
     if path is not None and file is None and not _IMPORT_NAME.fullmatch(os.path.basename(path)):
