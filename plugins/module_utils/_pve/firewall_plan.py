@@ -13,8 +13,8 @@ from __future__ import annotations
 import heapq
 import ipaddress
 import itertools
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -102,8 +102,20 @@ def plan_rules(present: Sequence[Rule], wanted: Sequence[Rule]) -> list[Op]:
     numbers: dict[Content, int] = {}
     have = [numbers.setdefault(content(rule), len(numbers)) for rule in present]
     want = [numbers.setdefault(content(rule), len(numbers)) for rule in wanted]
+    if have == want:
+        return []
+    # What is equal at the end stays. At the top that may cost more: see _assign.
+    below = _common(reversed(have), reversed(want))
+    present, have = present[: len(have) - below], have[: len(have) - below]
+    wanted, want = wanted[: len(want) - below], want[: len(want) - below]
+    # To give up a pair at the top costs a move, and spares a call for each new rule at the most.
+    new = (Counter(want) - Counter(have)).total()
     assignment = min(
-        (_assign(have, want, pairs[first:]) for pairs in _simple(have, want) for first in range(len(pairs) + 1)),
+        (
+            _assign(have, want, pairs[first:])
+            for pairs in _simple(have, want)
+            for first in range(min(len(pairs), new) + 1)
+        ),
         key=lambda candidate: candidate.calls,
     )
     better = _Search(have, want).pairs(below=assignment.calls)
@@ -163,24 +175,25 @@ def _assign(have: Sequence[int], want: Sequence[int], pairs: Sequence[Pair]) -> 
         sources[wanted] = present
     kept = frozenset(wanted for _present, wanted in pairs)
     first = min(kept, default=len(want))
-    free = [index for index in range(len(have)) if index not in {present for present, _wanted in pairs}]
+    equal: defaultdict[int, deque[int]] = defaultdict(deque)
+    for present in sorted(set(range(len(have))) - {present for present, _wanted in pairs}):
+        equal[have[present]].append(present)
     # Below the first that stays, a new rule takes two calls: what is there already is used there first.
     open_ones = sorted(set(range(len(want))) - kept, key=lambda index: (index < first, index))
     for wanted in open_ones:
-        equal = next((index for index in free if have[index] == want[wanted]), None)
-        if equal is not None:
-            sources[wanted] = equal
-            free.remove(equal)
+        if equal[want[wanted]]:
+            sources[wanted] = equal[want[wanted]].popleft()
+    free = deque(sorted(itertools.chain.from_iterable(equal.values())))
     for wanted in open_ones:
         if wanted > first and sources[wanted] is None and free:
-            sources[wanted] = free.pop(0)
+            sources[wanted] = free.popleft()
     calls = len(free)
     for wanted, source in enumerate(sources):
         if source is None:
             calls += 1 if wanted < first else 2
         else:
             calls += (wanted not in kept) + (have[source] != want[wanted])
-    return _Assignment(sources, kept, free, calls)
+    return _Assignment(sources, kept, list(free), calls)
 
 
 def _operations(present: Sequence[Rule], wanted: Sequence[Rule], assignment: _Assignment) -> list[Op]:
@@ -216,6 +229,11 @@ def _update(pos: int, before: Rule, after: Rule) -> Update:
     )
 
 
+def _common(one: Iterable[int], other: Iterable[int]) -> int:
+    """How many items are equal before the first that differ."""
+    return sum(1 for _pair in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
 def _simple(have: Sequence[int], want: Sequence[int]) -> list[list[Pair]]:
     """Alignments that are good as a rule: what is equal stays; the same, and what is in one list only is rewritten in
     place; the plain edit distance."""
@@ -229,6 +247,8 @@ def _simple(have: Sequence[int], want: Sequence[int]) -> list[list[Pair]]:
 
 def _align(have: Sequence[int], want: Sequence[int], rewritable: Callable[[int, int], bool]) -> list[Pair]:
     """The edit distance's alignment, where a pair that differs costs one if `rewritable`, and else is none."""
+    above = _common(have, want)
+    have, want = have[above:], want[above:]
     rows, columns = len(have), len(want)
     cost = [[0] * (columns + 1) for _row in range(rows + 1)]
 
@@ -248,11 +268,11 @@ def _align(have: Sequence[int], want: Sequence[int], rewritable: Callable[[int, 
                 cost[row][column] = rows - row + columns - column
             else:
                 cost[row][column] = cheapest(row, column)
-    pairs: list[Pair] = []
+    pairs: list[Pair] = [(index, index) for index in range(above)]
     row = column = 0
     while row < rows and column < columns:
         if cost[row][column] == pair(row, column):
-            pairs.append((row, column))
+            pairs.append((above + row, above + column))
             row, column = row + 1, column + 1
         elif cost[row][column] == 1 + cost[row + 1][column]:
             row += 1
