@@ -121,7 +121,10 @@ options:
   enable_guest_firewall:
     description:
       - Whether to turn on the firewall of the members, and of their network devices (of O(interface) only, if given).
-        Without both no rule has an effect. A running server takes it at once.
+        Without both no rule has an effect.
+      - A running server takes it at once, unless its option C(hotplug) lacks V(network). Then its network devices go on
+        without a firewall until it is stopped and started; there is a warning, and they are in
+        RV(group.members[].pending).
       - A server's firewall drops whatever comes in and no rule allows, unless its policy says otherwise.
       - V(false) leaves both as they are.
     type: bool
@@ -135,7 +138,7 @@ options:
   state:
     description:
       - V(absent) removes the group and its rules. While a node is offline it is refused, for what is there cannot be
-        asked whether it uses the group.
+        asked whether it uses the group. Of the other options it takes O(detach) only.
     type: str
     choices: [present, absent]
     default: present
@@ -182,7 +185,7 @@ group:
     rules:
       - {pos: 0, type: in, action: ACCEPT, proto: tcp, dport: "80,443", comment: web, enabled: true}
     members:
-      - {vmid: 101, name: web-01, node: pve1}
+      - {vmid: 101, name: web-01, node: pve1, pending: []}
   contains:
     name:
       description: Its name.
@@ -201,6 +204,20 @@ group:
       description: The servers of O(members). M(pvefleet.infra.pve_firewall_group_info) returns all that use it.
       type: list
       elements: dict
+      contains:
+        vmid:
+          description: Its id.
+          type: int
+        name:
+          description: Its name.
+          type: str
+        node:
+          description: Its node.
+          type: str
+        pending:
+          description: Network devices whose firewall is on only once the server has been stopped and started.
+          type: list
+          elements: str
 datacenter_firewall:
   description: Whether the firewall of the datacenter is on. As long as it is off, no rule has an effect.
   returned: success
@@ -233,6 +250,12 @@ def main() -> None:
         module.fail_json(msg=str(error))
     if spec.state == "present" and not result.datacenter_enabled:
         module.warn("The firewall of the datacenter is off: no rule has an effect until somebody turns it on")
+    for member in result.group["members"]:
+        if member["pending"]:
+            module.warn(
+                f"The firewall of {', '.join(member['pending'])} of server {member['name']} is not on before the server"
+                " is stopped and started: until then no rule has an effect there"
+            )
     module.exit_json(
         changed=result.plan.changed,
         diff=result.plan.diff(),

@@ -12,7 +12,7 @@ version_added: 0.2.0
 description:
   - Returns one security group or all of them, with their rules and with everything that refers to them.
   - The rules of every guest are read for that, one call each, some at a time. PVE leaves out guests that the login may
-    not see, without a word.
+    not see; unless it has C(VM.Audit) on C(/vms) there is a warning that the members may not be all.
 author:
   - the PVE Fleet contributors (@pvefleet)
 extends_documentation_fragment:
@@ -100,6 +100,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.connect import
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall import read_groups
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.sight import sees_all
 
 
 def main() -> None:
@@ -110,8 +111,13 @@ def main() -> None:
     try:
         client = PveClient(connection_from_params(module.params))
         groups, offline = read_groups(client, module.params["name"])
+        whole = not groups or sees_all(client, "/vms", "VM.Audit")
     except (Unable, ConnectionParamsError, PveError) as error:
         module.fail_json(msg=str(error))
+    if not whole:
+        module.warn(
+            f"{client.connection.user} needs VM.Audit on /vms to see every guest: the members may not be all there are"
+        )
     module.exit_json(changed=False, groups=groups, offline_nodes=offline)
 
 

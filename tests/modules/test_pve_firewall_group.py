@@ -105,8 +105,8 @@ def test_as_printed_through_the_modules(run_module: RunModule, lab: Any) -> None
             }
         ],
         "members": [
-            {"vmid": 101, "name": "web-01", "node": "pve1"},
-            {"vmid": 102, "name": "web-02", "node": "pve1"},
+            {"vmid": 101, "name": "web-01", "node": "pve1", "pending": []},
+            {"vmid": 102, "name": "web-02", "node": "pve1", "pending": []},
         ],
     }
     assert guest_rules(lab, 101) == guest_rules(lab, 102) == [{"type": "group", "action": "web", "enable": 1}]
@@ -423,8 +423,6 @@ def test_a_write_that_never_arrived_is_repeated(lab: Any, make: Make, method: st
     assert comments(lab).replace(" ", "") == after
 
 
-
-
 def test_a_stranger_s_change_is_read_once_more(lab: Any, make: Make) -> None:
     make(rules=letters("abc"))
     rules = lab.pve.firewall_config("cluster")["groups"]["web"]
@@ -493,4 +491,42 @@ def test_many_members_cost_few_calls(lab: Any, make: Make) -> None:
     assert sum(method != "GET" for method, _path in lab.requests[mark:]) == 2 + 3 * 40
     mark = len(lab.requests)
     assert not make(rules=[HTTP], members=names).plan.changed
-    assert len(lab.requests) - mark <= 4 + 6 * 40
+    # three each, and: the groups, the rules, the cluster, the servers of two nodes, the options of the datacenter
+    assert len(lab.requests) - mark == 3 * 40 + 6
+    assert writes(lab, mark) == []
+
+
+def test_a_firewall_that_waits_for_a_restart_is_told_until_it_is_on(
+    run_module: RunModule, lab: Any, client: PveClient, make: Make
+) -> None:
+    add_server(lab, 101, "web-01")
+    client.put("/nodes/pve1/qemu/101/config", {"hotplug": "disk,usb"})
+    client.run("POST", "/nodes/pve1/qemu/101/status/start", timeout=10)
+    wish: dict[str, Any] = {"rules": [HTTP], "members": ["web-01"]}
+    foretold = make(**wish, check_mode=True)
+    first = run_module("pve_firewall_group", {**access(lab), "name": "web", **wish})
+    assert first["group"] == foretold.group
+    assert first["group"]["members"] == [{"vmid": 101, "name": "web-01", "node": "pve1", "pending": ["net0"]}]
+    assert "net0" in lab.vm(101).pending
+    again = run_module("pve_firewall_group", {**access(lab), "name": "web", **wish})
+    assert not again["changed"]
+    for told in (first, again):
+        assert "The firewall of net0 of server web-01 is not on before the server is stopped and" in str(
+            told["warnings"]
+        )
+    client.run("POST", "/nodes/pve1/qemu/101/status/stop", timeout=10)
+    client.run("POST", "/nodes/pve1/qemu/101/status/start", timeout=10)
+    done = make(**wish)
+    assert not done.plan.changed
+    assert done.group["members"][0]["pending"] == []
+
+
+def test_who_may_not_see_all_guests_is_warned_of_it(run_module: RunModule, lab: Any, make: Make) -> None:
+    add_server(lab, 101, "web-01")
+    make(rules=[HTTP], members=["web-01"])
+    lab.do(lab.pve.add_user, "net@pve", "secret-77", ("Sys.Audit",))
+    blind = {**access(lab), "api_user": "net@pve", "api_password": "secret-77"}
+    told = run_module("pve_firewall_group_info", blind)
+    assert [group["members"] for group in told["groups"]] == [[]]
+    assert "net@pve needs VM.Audit on /vms to see every guest: the members may not be all" in str(told["warnings"])
+    assert "warnings" not in run_module("pve_firewall_group_info", access(lab))

@@ -177,6 +177,17 @@ def test_long_lists_do_not_take_long() -> None:
     assert time.process_time() - began < 10
 
 
+@pytest.mark.parametrize("equal_until", [400, 399, 200, 1, 0])
+def test_what_is_equal_costs_next_to_nothing(equal_until: int) -> None:
+    present = [rule(f"rule {number}") for number in range(400)]
+    wanted = [*present[:equal_until], *(rule("another") for _one in present[equal_until : equal_until + 1])]
+    wanted += present[equal_until + 1 :]
+    began = time.process_time()
+    ops = plan_rules(present, wanted)
+    assert time.process_time() - began < 0.5
+    assert ops == ([Update(equal_until, {"comment": "another"})] if equal_until < 400 else [])
+
+
 @given(LISTS, LISTS)
 def test_a_new_rule_is_moved_at_once_and_what_is_superfluous_goes_last(present: str, wanted: str) -> None:
     ops = plan_rules(rules(present), rules(wanted))
@@ -303,7 +314,11 @@ def test_bad_rules(given_rule: dict[str, Any], complaint: str) -> None:
         ({"name": "1web"}, "is not a name"),
         ({"name": "a" * 19}, "is not a name"),
         ({"rename_from": "x y"}, "rename_from: 'x y'"),
-        ({"rename_from": "old", "state": "absent"}, "rename_from: a group that is removed"),
+        ({"rename_from": "old", "state": "absent"}, "rename_from: it has no meaning with state=absent"),
+        ({"rules": [], "state": "absent"}, "rules: it has no meaning with state=absent"),
+        ({"members": ["web-01"], "state": "absent"}, "members: it has no meaning with state=absent"),
+        ({"position": "bottom", "state": "absent"}, "position: it has no meaning with state=absent"),
+        ({"detach": True}, "detach: it has no meaning with state=present, only with absent"),
         ({"members_exclusive": True}, "members_exclusive: needs members"),
         ({"members": ["web-01"], "remove_members": ["web-01"]}, "both name web-01"),
         ({"members": [" "]}, "members: one of the servers has no name"),

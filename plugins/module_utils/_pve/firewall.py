@@ -17,6 +17,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     PveConflict,
     segment,
 )
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing, record, strange
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable, unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_members import (
     Journal,
@@ -28,9 +29,9 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_membe
     find_server,
     guests_tables,
     is_enabled,
+    look_and_plan,
     observe_member,
     other_tables,
-    plan_member,
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_plan import (
     FIELDS,
@@ -105,30 +106,30 @@ def converge(client: PveClient, spec: GroupSpec, *, check_mode: bool = False) ->
                     raise
                 # Once more, from what there is now. What was done before stays done, and is told.
                 earlier = plan if journal.wrote else earlier
-        enabled = str(client.get("/cluster/firewall/options").get("enable", 0)) not in ("0", "")
+        enabled = str(record(client, "/cluster/firewall/options").get("enable", 0)) not in ("0", "")
     return Result(plan, _describe(spec, work), enabled)
 
 
 def read_groups(client: PveClient, name: str | None = None) -> tuple[list[dict[str, Any]], list[str]]:
     """Groups with their rules and users, and the nodes that are offline, whose use of them is not known."""
     with unable("read the security groups"):
-        rows = [row for row in client.get(GROUPS) if name in (None, row["group"])]
+        rows = {group: row for group, row in _rows(client).items() if name in (None, group)}
         if not rows:
             return [], []
         resources = Resources.read(client)
         uses, _unread = guests_tables(client, resources)
         uses += other_tables(client, resources)
         groups = []
-        for row in sorted(rows, key=lambda row: str(row["group"])):
-            table = RuleTable(client, _path(row["group"]), row["group"])
-            using = [use for use in uses if use.table.uses([row["group"]])]
+        for group, row in sorted(rows.items()):
+            table = RuleTable(client, _path(group), group)
+            using = [use for use in uses if use.table.uses([group])]
             groups.append(
                 {
-                    "name": row["group"],
+                    "name": group,
                     "comment": _comment(row),
                     "rules": describe_rules(table.rules),
                     "digest": table.digest,
-                    "members": [_guest(client, resources, use, row["group"]) for use in using if use.row],
+                    "members": [_guest(client, resources, use, group) for use in using if use.row],
                     "used_by": [use.table.label for use in using if not use.row],
                 }
             )
@@ -175,7 +176,7 @@ def _together(first: Plan, second: Plan) -> Plan:
 
 def _find(client: PveClient, spec: GroupSpec) -> _Group | None:
     """The group by its name, or by the one that it is to be renamed from."""
-    rows: dict[str, Mapping[str, Any]] = {row["group"]: row for row in client.get(GROUPS)}
+    rows = _rows(client)
     name = spec.name
     if spec.rename_from in rows and spec.rename_from != name:
         if name in rows:
@@ -229,10 +230,11 @@ def _referring(client: PveClient, rules: Sequence[Rule]) -> list[Rule]:
     missing = []
     known: dict[str, str] = {}
     if macros:
-        known = {str(row["macro"]).lower(): str(row["macro"]) for row in client.get("/cluster/firewall/macros")}
+        rows = listing(client, "/cluster/firewall/macros")
+        known = {str(row.get("macro")).lower(): str(row.get("macro")) for row in rows}
         missing += [f"macro {name}" for name in sorted(macros - known.keys())]
     if aliases or ipsets:
-        rows = client.get("/cluster/firewall/refs")
+        rows = listing(client, "/cluster/firewall/refs")
         missing += [f"alias {name}" for name in sorted(aliases - _names(rows, "alias"))]
         missing += [f"IP set {name}" for name in sorted(ipsets - _names(rows, "ipset"))]
     if missing:
@@ -241,7 +243,7 @@ def _referring(client: PveClient, rules: Sequence[Rule]) -> list[Rule]:
 
 
 def _names(rows: Sequence[Mapping[str, Any]], kind: str) -> set[str]:
-    names = {str(row["name"]) for row in rows if row["type"] == kind}
+    names = {str(row.get("name")) for row in rows if row.get("type") == kind}
     return {name.lower() for name in names} if kind == "alias" else names
 
 
@@ -280,7 +282,7 @@ def _observe_members(
             )
         known = named.keys() | gone.keys()
         others += [(use.name, use.table) for use in uses if int(use.row["vmid"]) not in known]
-    members = [(found, plan_member(found, spec, names)) for found in named.values()]
+    members = parallel(lambda found: look_and_plan(client, found, spec, names), named.values())
     detached: list[Detached] = [(table, table.without(names)) for _name, table in others if table.uses(names)]
     left = [name for name, table in others if table.uses(names)]
     before = [found.guest.name for found in named.values() if found.table.uses(names)]
@@ -334,7 +336,15 @@ def _comment(row: Mapping[str, Any]) -> str:
 
 
 def _row(client: PveClient, name: str) -> Mapping[str, Any] | None:
-    return next((row for row in client.get(GROUPS) if row["group"] == name), None)
+    return _rows(client).get(name)
+
+
+def _rows(client: PveClient) -> dict[str, Mapping[str, Any]]:
+    """The groups by name, without their rules."""
+    rows = listing(client, GROUPS)
+    if not all(isinstance(row.get("group"), str) for row in rows):
+        raise strange(client, GROUPS)
+    return {row["group"]: row for row in rows}
 
 
 # ----------------------------------------------------------------------------------------------------- absent
@@ -389,5 +399,5 @@ def _describe(spec: GroupSpec, work: _Work) -> dict[str, Any]:
         "state": "present",
         "comment": comment if spec.comment is None else spec.comment,
         "rules": describe_rules(reduce(simulate, work.rules, group.table.rules if group else [])),
-        "members": [member.describe() for member, _steps in work.members],
+        "members": [{**member.describe(), "pending": list(steps.waiting)} for member, steps in work.members],
     }

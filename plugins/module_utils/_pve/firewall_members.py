@@ -17,6 +17,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     PveUnreachable,
     segment,
 )
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import record, strange
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_plan import (
     Delete,
@@ -30,14 +31,14 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_plan 
 )
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.firewall_spec import GroupSpec
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.guest import Guest, is_nic
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.hotplug import takes_effect_at_once
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import find, server_path
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.server import find, observe, server_path
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.steps import parallel
 from ansible_collections.pvefleet.infra.plugins.module_utils._report import report
 
 # What a listing adds to a rule.
 _NOT_OF_THE_RULE = ("pos", "digest", "ipversion", "errors")
-
 
 
 class Journal:
@@ -65,7 +66,11 @@ class RuleTable:
         self.read(retry_seconds)
 
     def read(self, retry_seconds: float | None = None) -> None:
-        rows = sorted(self.client.get(self.path, retry_seconds=retry_seconds), key=lambda row: int(row["pos"]))
+        rows = self.client.get(self.path, retry_seconds=retry_seconds)
+        try:
+            rows = sorted(rows, key=lambda row: int(row["pos"]))
+        except (KeyError, TypeError, ValueError):
+            raise strange(self.client, self.path) from None
         self.digest = rows[0].get("digest") if rows else None
         self.rules = [{key: value for key, value in row.items() if key not in _NOT_OF_THE_RULE} for row in rows]
 
@@ -100,7 +105,8 @@ class RuleTable:
     def uses(self, groups: Iterable[str]) -> list[int]:
         """The positions of the rules that apply one of these groups."""
         names = set(groups)
-        return [pos for pos, rule in enumerate(self.rules) if rule["type"] == "group" and rule["action"] in names]
+        found = enumerate(self.rules)
+        return [pos for pos, rule in found if rule.get("type") == "group" and rule.get("action") in names]
 
     def without(self, groups: Iterable[str]) -> list[Op]:
         return [Delete(pos) for pos in reversed(self.uses(groups))]
@@ -163,7 +169,7 @@ def other_tables(client: PveClient, resources: Resources) -> list[Use]:
 def find_server(client: PveClient, resources: Resources, text: str, doing: str) -> Guest | None:
     """The server that an entry of a list of servers means, a name or a vmid. Unable when it is a container."""
     vmid = int(text) if text.isascii() and text.isdecimal() else None
-    guest = find(client, resources, name=None if vmid is not None else text, vmid=vmid)
+    guest = find(client, resources, name=None if vmid is not None else text, vmid=vmid, glancing=True)
     if guest is None and any(row["type"] == "lxc" and row.get("name") == text for row in resources.guests()):
         raise Unable(f"Unable to {doing} {text}: it is a container")
     return guest
@@ -183,11 +189,15 @@ class Member:
 
 @dataclass(frozen=True)
 class MemberSteps:
-    """What makes the group take effect on a server; nics: the values of the devices that change."""
+    """What makes the group take effect on a server; nics: the values of the devices that change.
+
+    waiting: the devices whose firewall the running server gets at its next start only.
+    """
 
     rules: tuple[Op, ...] = ()
     enable: bool = False
     nics: Mapping[str, str] = field(default_factory=dict)
+    waiting: tuple[str, ...] = ()
 
     @property
     def any(self) -> bool:
@@ -214,12 +224,25 @@ class MemberSteps:
 
 def observe_member(client: PveClient, guest: Guest) -> Member:
     path = f"{server_path(guest.node, guest.vmid)}/firewall"
-    return Member(guest, RuleTable(client, f"{path}/rules", f"server {guest.name}"), client.get(f"{path}/options"))
+    return Member(guest, RuleTable(client, f"{path}/rules", f"server {guest.name}"), record(client, f"{path}/options"))
+
+
+def look_and_plan(
+    client: PveClient, member: Member, spec: GroupSpec, groups: Iterable[str]
+) -> tuple[Member, MemberSteps]:
+    """As plan_member, with the digest that a change of the devices needs and a glance does not have."""
+    steps = plan_member(member, spec, groups)
+    if not steps.nics or member.guest.digest is not None:
+        return member, steps
+    guest = member.guest
+    observed = replace(member, guest=observe(client, guest.node, int(guest.vmid or 0), pool=guest.pool))
+    return observed, plan_member(observed, spec, groups)
 
 
 def plan_member(member: Member, spec: GroupSpec, groups: Iterable[str]) -> MemberSteps:
     """Raises Unable when the server has not got the device."""
-    nics = {}
+    nics: dict[str, str] = {}
+    waiting: tuple[str, ...] = ()
     if spec.interface is not None and spec.interface not in member.guest.config:
         raise Unable(
             f"Unable to assign security group {spec.name} to {spec.interface} of server {member.guest.name}: it has no"
@@ -228,8 +251,9 @@ def plan_member(member: Member, spec: GroupSpec, groups: Iterable[str]) -> Membe
     if spec.enable_guest_firewall:
         devices = [spec.interface] if spec.interface else sorted(filter(is_nic, member.guest.config))
         nics = {nic: text for nic in devices if (text := _filtered(member.guest, nic)) is not None}
+        waiting = tuple(nic for nic in devices if _waits(member.guest, nic, nics.get(nic)))
     enable = spec.enable_guest_firewall and str(member.options.get("enable", 0)) != "1"
-    return MemberSteps(tuple(_plan_rule(member.table, spec, groups)), enable, nics)
+    return MemberSteps(tuple(_plan_rule(member.table, spec, groups)), enable, nics, waiting)
 
 
 def _plan_rule(table: RuleTable, spec: GroupSpec, groups: Iterable[str]) -> list[Op]:
@@ -250,6 +274,14 @@ def _plan_rule(table: RuleTable, spec: GroupSpec, groups: Iterable[str]) -> list
 
     best = min(uses, key=lambda pos: ("iface" in differing(pos), len(differing(pos))))
     return [Update(best, differing(best))] if differing(best) else []
+
+
+def _waits(guest: Guest, nic: str, value: str | None) -> bool:
+    """Whether the device goes on without its firewall until the next start. value: what it is going to be, if that."""
+    if value is not None:
+        return not takes_effect_at_once(nic, value, guest)
+    running = guest.pending.get(nic)
+    return running is not None and _filtered(replace(guest, config={nic: running}), nic) is not None
 
 
 def _filtered(guest: Guest, nic: str) -> str | None:
@@ -275,12 +307,12 @@ def apply_member(journal: Journal, member: Member, steps: MemberSteps) -> None:
             "PUT",
             options,
             {"enable": True, "digest": member.options.get("digest")},
-            lambda: True if str(client.get(options).get("enable", 0)) == "1" else None,
+            lambda: True if str(record(client, options).get("enable", 0)) == "1" else None,
         )
     if steps.nics:
 
         def landed() -> bool | None:
-            now = replace(guest, config=client.get(f"{path}/config"))
+            now = replace(guest, config=record(client, f"{path}/config"))
             return True if all(_filtered(now, nic) is None for nic in steps.nics) else None
 
         journal.write("PUT", f"{path}/config", {**steps.nics, "digest": guest.digest}, landed)

@@ -46,6 +46,13 @@ GROUP_OPTIONS: dict[str, dict[str, Any]] = {
     "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
 }
 
+# An option that would be silently ignored is an error.
+_ONLY_WITH = {
+    **dict.fromkeys(("rename_from", "create", "comment", "rules", "members", "members_exclusive"), "present"),
+    **dict.fromkeys(("remove_members", "interface", "position", "enable_guest_firewall"), "present"),
+    "detach": "absent",
+}
+
 # What /etc/protocols of a node has; PVE also takes the numbers, and icmpv6.
 PROTOCOLS = frozenset(
     [
@@ -89,14 +96,16 @@ class GroupSpec:
 
 def group_spec(params: Mapping[str, Any]) -> GroupSpec:
     """The wish that checked module parameters express. Raises Unable, which names the option."""
+    state = params.get("state", "present")
+    for option, only in _ONLY_WITH.items():
+        if state != only and params.get(option) not in (None, GROUP_OPTIONS[option].get("default")):
+            raise Unable(f"{option}: it has no meaning with state={state}, only with {only}")
     members, removed = _servers(params, "members"), _servers(params, "remove_members")
     both = sorted(set(members or ()) & set(removed or ()))
     if both:
         raise Unable(f"members and remove_members both name {', '.join(both)}")
     if params.get("members_exclusive") and members is None:
         raise Unable("members_exclusive: needs members, for without them nobody could be meant")
-    if params.get("rename_from") is not None and params.get("state") == "absent":
-        raise Unable("rename_from: a group that is removed gets no new name")
     interface = params.get("interface")
     if interface is not None:
         try:
@@ -118,7 +127,7 @@ def group_spec(params: Mapping[str, Any]) -> GroupSpec:
         position=params.get("position", "top"),
         enable_guest_firewall=params.get("enable_guest_firewall", True),
         detach=params.get("detach", False),
-        state=params.get("state", "present"),
+        state=state,
     )
 
 

@@ -133,16 +133,21 @@ def ip_addresses(client: PveClient, guest: Guest) -> list[str]:
     return found or static_addresses(guest.config)
 
 
-def find(client: PveClient, resources: Resources, *, name: str | None, vmid: int | None) -> Guest | None:
-    """The server with this vmid, or else with this name. Raises ServerError when the name is not unique."""
+def find(
+    client: PveClient, resources: Resources, *, name: str | None, vmid: int | None, glancing: bool = False
+) -> Guest | None:
+    """The server with this vmid, or else with this name. Raises ServerError when the name is not unique.
+
+    glancing: by as few calls as there can be, see glance().
+    """
     if vmid is not None:
         row = resources.guest(vmid)
         if row is None:
             return None
         if row["type"] != "qemu":
             raise ServerError(f"Unable to manage server {vmid}: it is a container")
-        return _look(client, vmid, row["node"], resources)
-    found = with_name(client, resources, name or "")
+        return _look(client, vmid, row["node"], resources, glancing)
+    found = with_name(client, resources, name or "", glancing)
     unseen = resources.unseen()
     if not found and unseen:
         vmids = ", ".join(str(row["vmid"]) for row in unseen)
@@ -157,18 +162,24 @@ def find(client: PveClient, resources: Resources, *, name: str | None, vmid: int
     return found[0] if found else None
 
 
-def with_name(client: PveClient, resources: Resources, name: str) -> list[Guest]:
+def with_name(client: PveClient, resources: Resources, name: str, glancing: bool = False) -> list[Guest]:
     """Every server that has this name, on the nodes that are online."""
     # The listing may still show the name of a server that is gone or renamed.
-    looked = (_look(client, vmid, node, resources) for vmid, node in named(client, resources, name))
+    looked = (_look(client, vmid, node, resources, glancing) for vmid, node in named(client, resources, name))
     return [guest for guest in looked if guest is not None and guest.name == name]
 
 
-def _look(client: PveClient, vmid: int, node: str, resources: Resources) -> Guest | None:
+def _look(client: PveClient, vmid: int, node: str, resources: Resources, glancing: bool) -> Guest | None:
     if resources.nodes().get(node) is False:
         raise ServerError(f"Unable to look at server {vmid}: its node {node} is offline")
     row = resources.guest(vmid) or {}
+    statuses = {}
+    if glancing:
+        statuses = {int(each["vmid"]): each.get("status") for each in resources.named_guests(client, node)}
     try:
+        if vmid in statuses:
+            running = statuses[vmid] == "running"
+            return glance(client, node, vmid, running=running, pool=row.get("pool"), cloud_init=False)
         return observe(client, node, vmid, pool=row.get("pool"))
     except PveNotFound:
         return None
