@@ -83,10 +83,14 @@ class Settings(BaseSettings):
         description="How many failed logins an address may have: a count, / and second, minute, hour or day.",
     )
     report_rate: str = Field(
-        default="100/minute", description="How many requests under /api/v1/tasks a user may send from one address."
+        default="100/minute",
+        description="How many requests under /api/v1/tasks a user may send from one address,"
+        " and how many a run with a token of its own.",
     )
     log_rate: str = Field(
-        default="1000/minute", description="How many log lines of tasks a user may report from one address."
+        default="1000/minute",
+        description="How many log lines of tasks a user may report from one address,"
+        " and how many a run with a token of its own.",
     )
     ratelimit_storage_uri: str = Field(
         default="memory://",
@@ -108,6 +112,12 @@ class Settings(BaseSettings):
     max_runs: int = Field(default=4, ge=1, le=256, description="Playbooks that run at once.")
     task_deadline: int = Field(
         default=3600, ge=1, le=604_800, description="Seconds after which a run is ended and its task fails."
+    )
+    report_silence: int = Field(
+        default=86_400,
+        ge=60,
+        le=31_536_000,
+        description="Seconds without a report after which a reported task that is PROCESSING fails.",
     )
     keep_finished_tasks_days: int = Field(default=90, ge=1, description="Days for which finished tasks are kept.")
     keep_events_hours: int = Field(

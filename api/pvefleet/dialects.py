@@ -16,10 +16,14 @@ from pvefleet.schemas.common import ClustersError, ServersError, TasksError, rfc
 
 
 class Dialect(Protocol):
-    """language: the one that the family answers in when the request does not say."""
+    """language: the one that the family answers in when the request does not say. schema_status: the status for a
+    request that can be read, but does not have the shape that it must have."""
 
     @property
     def language(self) -> str: ...
+
+    @property
+    def schema_status(self) -> int: ...
 
     @property
     def error_model(self) -> type[BaseModel]: ...
@@ -35,6 +39,7 @@ class ServersDialect:
     """{"success", ...}; details only when there are some, and the id of the task in the way beside them."""
 
     language: str = "ko"
+    schema_status: int = 400
     error_model: type[BaseModel] = ServersError
 
     def success(self, data: Mapping[str, Any], message: str) -> dict[str, Any]:
@@ -54,6 +59,7 @@ class ClustersDialect:
     """Bare objects; the document is Korean, the messages that it shows are English."""
 
     language: str = "en"
+    schema_status: int = 400
     error_model: type[BaseModel] = ClustersError
 
     def success(self, data: Mapping[str, Any], message: str) -> dict[str, Any]:
@@ -69,6 +75,7 @@ class TasksDialect:
     details are a text."""
 
     language: str = "ja"
+    schema_status: int = 422
     error_model: type[BaseModel] = TasksError
 
     _CODES: ClassVar = {Kind.AUTHENTICATION_REQUIRED: "UNAUTHORIZED", Kind.PERMISSION_DENIED: "FORBIDDEN"}

@@ -83,3 +83,7 @@ class InvalidFields(ApiError):
     def __init__(self, *problems: Problem) -> None:
         super().__init__(Kind.VALIDATION_ERROR, "invalid_fields")
         self.problems = problems
+
+
+class InvalidSchema(InvalidFields):
+    """A request that can be read, but does not have the shape that it must have."""

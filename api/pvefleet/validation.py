@@ -9,21 +9,21 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pvefleet.errors import InvalidFields, Problem
+from pvefleet.errors import InvalidFields, InvalidSchema, Problem
 
 # More of them tell nobody anything new.
 MOST = 20
 _UNWRITABLE = re.compile("[\0\ud800-\udfff]")
 
 
-def invalid(error: ValidationError) -> InvalidFields:
+def invalid(error: ValidationError) -> InvalidSchema:
     """Message ids are "field." and pydantic's type of the error, or a PydanticCustomError's own type."""
     problems = []
     for item in error.errors(include_url=False, include_input=False)[:MOST]:
         path = _path(item["loc"])
         fields = {**item.get("ctx", {}), "reason": item["msg"]}
         problems.append(Problem(path, f"field.{item['type']}", fields, f"label.{error.title}.{path}"))
-    return InvalidFields(*problems)
+    return InvalidSchema(*problems)
 
 
 def refuse_unwritable(value: Any, *location: int | str) -> None:

@@ -22,7 +22,7 @@ from werkzeug.exceptions import HTTPException, InternalServerError, RequestEntit
 
 from pvefleet import language
 from pvefleet.access.vault import VaultError
-from pvefleet.errors import ApiError, InvalidFields, Kind, Problem
+from pvefleet.errors import ApiError, InvalidFields, InvalidSchema, Kind, Problem
 from pvefleet.services import services
 from pvefleet.validation import refuse_unwritable
 
@@ -83,8 +83,9 @@ def render(error: ApiError) -> Response:
         message = "; ".join(details.values())
     else:
         message = language.text(error.message_id, **error.fields)
-    response = jsonify(language.dialect().error(error.kind, message, details))
-    response.status_code = error.kind.status
+    dialect = language.dialect()
+    response = jsonify(dialect.error(error.kind, message, details))
+    response.status_code = dialect.schema_status if isinstance(error, InvalidSchema) else error.kind.status
     response.headers.update(error.headers)
     return response
 

@@ -4,14 +4,18 @@
 
 from __future__ import annotations
 
+import inspect
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
 from pvefleet.db import Database, DatabaseError, now
-from pvefleet.db.models import Base, Lock, Task, User
+from pvefleet.db.models import Base, Lock, Task, TaskLog, User
 from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError
 
@@ -31,6 +35,36 @@ def user(name: str) -> User:
 def test_migrations_make_what_the_models_describe(db: Database) -> None:
     with db.engine.connect() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+
+
+OLD_ROWS = (
+    "INSERT INTO users (id, username, password_hash, role, permissions, is_active, created_at, updated_at)"
+    " VALUES (1, 'eve', 'x', 'viewer', '[]', 1, :moment, :moment)",
+    "INSERT INTO tasks (id, operation, title, status, progress, message, parameters, user_id, attempts,"
+    " cancel_requested, created_at, updated_at, deadline_seconds)"
+    " VALUES ('task-1', 'create_server', 'x', 'pending', 0, '', '[7]', 1, 0, 0, :moment, :moment, 60)",
+    "INSERT INTO task_logs (task_id, timestamp, level, message) VALUES ('task-1', :moment, 'info', 'a line')",
+)
+
+
+def test_what_the_first_version_has_written_can_be_read(tmp_path: Path) -> None:
+    db = Database(f"sqlite:///{tmp_path}/old.db")
+    config = Config()
+    config.set_main_option("script_location", str(Path(inspect.getfile(Database)).parent / "migrations"))
+    with db.engine.connect().execution_options(pvefleet_writes=True) as connection, connection.begin():
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for row in OLD_ROWS:
+            connection.execute(text(row), {"moment": "2026-01-02 03:04:05.000000"})
+    db.migrate()
+    with db.read() as session:
+        assert session.scalars(select(User.username)).all() == ["eve"]
+        task = session.scalars(select(Task)).one()
+        assert (task.id, task.parameters, task.user_id, task.kind, task.priority) == ("task-1", [7], 1, None, None)
+        assert task.created_at == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+        line = session.scalars(select(TaskLog)).one()
+        assert (line.task_id, line.message, line.context) == ("task-1", "a line", None)
+    db.dispose()
 
 
 def test_migrating_again_changes_nothing(db: Database) -> None:

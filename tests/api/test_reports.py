@@ -17,10 +17,24 @@ from hypothesis import strategies as st
 from pvefleet.access.users import create_user, set_password
 from pvefleet.db import now
 from pvefleet.db.models import Task, TaskError, TaskLog, TaskMetric, User
+from pvefleet.engine.local import LocalExecutor
+from pvefleet.engine.loop import Engine
+from pvefleet.messages import LANGUAGES, Catalogue
+from pvefleet.observer import Observer
 from pvefleet.schemas.common import rfc3339
+from pvefleet.schemas.reports import (
+    ErrorBody,
+    LogBody,
+    MetricsBody,
+    NewReport,
+    ProgressBody,
+    ReportList,
+    StatusBody,
+)
 from pvefleet.services import Services
 from pvefleet.tasks import events, store
-from sqlalchemy import func, select
+from pydantic import BaseModel, ValidationError
+from sqlalchemy import func, select, update
 from sqlalchemy.exc import OperationalError
 from werkzeug.test import TestResponse
 
@@ -34,6 +48,13 @@ FAST = {"report_rate": "100000/minute", "log_rate": "100000/minute"}
 @pytest.fixture
 def app(make_app: Callable[..., Flask], request: pytest.FixtureRequest) -> Flask:
     return make_app(**getattr(request, "param", FAST))
+
+
+def nested(levels: int) -> dict[str, Any]:
+    value: dict[str, Any] = {}
+    for _level in range(levels - 1):
+        value = {"a": value}
+    return value
 
 
 class Agent:
@@ -161,7 +182,7 @@ def test_what_the_go_example_of_the_document_sends(agent: Agent) -> None:
     began = agent.status(task_id, "PROCESSING", message="", progress=0, startedAt=mine, completedAt=zero)
     assert began.status_code == 200
     before_year_one = agent.status(task_id, "PROCESSING", completedAt="0001-01-01T00:00:00+09:00")
-    assert before_year_one.status_code == 400
+    assert before_year_one.status_code == 422
     assert "2024-01-01T10:00:00Z" in before_year_one.json["error"]["message"]
 
 
@@ -188,7 +209,9 @@ def test_errors_are_the_documents(agent: Agent, client: FlaskClient) -> None:
     nobody = client.get(URL)
     assert (nobody.status_code, nobody.json["error"]["code"]) == (401, "UNAUTHORIZED")
     wrong = agent.call("POST", "", {"title": ""})
-    assert (wrong.status_code, wrong.json["error"]["code"]) == (400, "VALIDATION_ERROR")
+    assert (wrong.status_code, wrong.json["error"]["code"]) == (422, "VALIDATION_ERROR")
+    broken = client.post(URL, data=b"{", headers=agent.headers | {"Content-Type": "application/json"})
+    assert (broken.status_code, broken.json["error"]["code"]) == (400, "VALIDATION_ERROR")
     assert isinstance(wrong.json["error"]["details"], str)
 
 
@@ -246,17 +269,18 @@ def test_progress_never_falls(agent: Agent, steps: list[int]) -> None:
         assert (answer.status_code, answer.json["data"]["progress"]) == (200, reached)
 
 
-@pytest.mark.parametrize("percent", [-1, 101, "half", None, 1.5])
+@pytest.mark.parametrize("percent", [-1, 101, "half", "50", True, None, 1.5])
 def test_progress_is_a_percentage(agent: Agent, percent: Any) -> None:
     task_id = agent.made()
     agent.status(task_id, "PROCESSING")
-    assert agent.call("PATCH", f"/{task_id}/progress", {"progress": percent}).status_code == 400
+    assert agent.call("PATCH", f"/{task_id}/progress", {"progress": percent}).status_code == 422
 
 
 def test_progress_belongs_to_a_task_that_is_processed(agent: Agent) -> None:
     task_id = agent.made()
     early = agent.call("PATCH", f"/{task_id}/progress", {"progress": 1})
     assert (early.status_code, early.json["error"]["code"]) == (422, "INVALID_STATUS_TRANSITION")
+    assert early.json["error"]["message"].startswith("A task that is QUEUED has no progress yet")
     agent.status(task_id, "PROCESSING", progress=40)
     agent.status(task_id, "FAILED", message="the disk is full")
     late = agent.call("PATCH", f"/{task_id}/progress", {"progress": 90})
@@ -298,14 +322,73 @@ def test_lines_and_errors_in_batches(agent: Agent) -> None:
         ("metrics", {"cpuUsage": float("inf")}),
         ("metrics", {"executionTime": 10**400}),
         ("metrics", {"temperature": 40}),
+        ("metrics", {"cpuUsage": True}),
+        ("metrics", {"cpuUsage": "40"}),
+        ("metrics", {}),
+        ("metrics", {"timestamp": "2024-01-01T10:00:00Z", "values": {}}),
+        ("logs", {"message": "x", "timestamp": 1704103200}),
+        ("logs", {"message": "x", "metadata": nested(33)}),
+        ("errors", {"errorCode": " ", "message": "x"}),
+        ("errors", {"errorCode": "E", "message": "x", "autoFixRequested": "yes"}),
     ],
 )
 def test_what_cannot_be_taken(agent: Agent, services: Services, path: str, body: Any) -> None:
     answer = agent.call("POST", f"/{agent.made()}/{path}", body)
-    assert (answer.status_code, answer.json["error"]["code"]) == (400, "VALIDATION_ERROR")
+    assert (answer.status_code, answer.json["error"]["code"]) == (422, "VALIDATION_ERROR")
     with services.db.read() as session:
         for table in (TaskLog, TaskError, TaskMetric):
             assert session.scalar(select(func.count()).select_from(table)) == 0
+
+
+@pytest.mark.parametrize("body", [{"title": " \t "}, {"title": 7}, {"title": "x", "parameters": nested(40)}])
+def test_tasks_that_cannot_be_made(agent: Agent, body: Any) -> None:
+    assert agent.call("POST", "", body).status_code == 422
+
+
+@pytest.mark.parametrize("levels", [500, 800, 900, 930, 945, 960, 2000])
+def test_what_is_nested_without_end_is_no_error_of_ours(agent: Agent, levels: int) -> None:
+    # 400 where Python itself cannot read it any more
+    raw = '{"message": "x", "metadata": ' + '{"a": ' * levels + "{}" + "}" * levels + "}"
+    headers = {**agent.headers, "Content-Type": "application/json"}
+    answer = agent.client.post(f"{URL}/{agent.made()}/logs", data=raw, headers=headers)
+    assert (answer.status_code, answer.json["error"]["code"]) in [(400, "VALIDATION_ERROR"), (422, "VALIDATION_ERROR")]
+
+
+def test_what_may_just_be_nested_so_deeply_comes_back(agent: Agent) -> None:
+    task_id = agent.made(parameters=nested(32))
+    assert agent.task(task_id)["parameters"] == nested(32)
+
+
+WRONG: list[Any] = [
+    *(None, True, 1, -1, 1.5, 2**60, 10**400, float("nan"), float("inf")),
+    *("", "x", "x" * 200_000, "2024-01-01", "2024-13-01T00:00:00Z", "2024-01-01T10:00:00"),
+    *("0001-01-01T00:00:00+09:00", [], [1], [{}], [{}] * 300, {}, {"a": 1}, {1: 2}, nested(40), {"x": float("nan")}),
+]
+
+
+def refusals(schema: type[BaseModel], body: Any) -> list[str]:
+    """The types of pydantic's errors."""
+    try:
+        schema.model_validate(body)
+    except ValidationError as error:
+        return [item["type"] for item in error.errors()]
+    return []
+
+
+@pytest.mark.parametrize("schema", [NewReport, StatusBody, ProgressBody, LogBody, MetricsBody, ErrorBody, ReportList])
+def test_whatever_is_wrong_there_is_a_text_in_every_language(schema: type[BaseModel]) -> None:
+    texts, seen = Catalogue.load().texts, set()
+    names = [*schema.model_fields, "unknown"]
+    for body in ({}, *({name: value} for name in names for value in WRONG)):
+        seen |= {f"field.{kind}" for kind in refusals(schema, body)}
+    assert len(seen) > 2
+    for language in LANGUAGES:
+        assert seen <= texts[language].keys(), language
+
+
+def test_a_refusal_names_its_field_once_and_in_the_language_asked_for(agent: Agent) -> None:
+    answer = agent.call("POST", f"/{agent.made()}/logs", {"logs": []}, **{"Accept-Language": "it"})
+    assert answer.json["error"]["message"] == "logs richiede almeno 1 elemento/i"
 
 
 def test_what_is_too_long_is_cut_and_shows_it(agent: Agent) -> None:
@@ -325,6 +408,29 @@ def test_limits(agent: Agent) -> None:
     assert 0 < int(refused.headers["Retry-After"]) <= 60
     statuses = [agent.call("GET", f"/{task_id}").status_code for _time in range(20)]
     assert (statuses[:18], statuses[18:]) == ([200] * 18, [429] * 2)
+
+
+@pytest.mark.parametrize("app", [{"report_rate": "30/minute", "log_rate": "30/minute"}], indirect=True)
+def test_many_runs_of_one_user_all_tell_their_end(agent: Agent, app: Flask) -> None:
+    runs = {}
+    for _run in range(10):
+        task_id = agent.made()
+        token = agent.call("POST", f"/{task_id}/token").json["data"]["token"]
+        runs[task_id] = Agent(app.test_client(), token)
+    assert {run.status(task_id, "PROCESSING").status_code for task_id, run in runs.items()} == {200}
+    for task_id, run in runs.items():
+        statuses = [run.call("POST", f"/{task_id}/logs", {"message": "x"}).status_code for _line in range(31)]
+        assert (statuses[0], statuses[-1]) == (201, 429)
+        assert run.status(task_id, "PROCESSING").status_code == 429
+        assert run.status(task_id, "COMPLETED").status_code == 200, "a run that has said too much can still end"
+
+
+@pytest.mark.parametrize("app", [{"report_rate": "5/minute", "log_rate": "30/minute"}], indirect=True)
+def test_an_end_is_taken_from_a_user_at_the_limit_and_has_one_of_its_own(agent: Agent) -> None:
+    task_id = agent.made()
+    agent.status(task_id, "PROCESSING")
+    assert [agent.call("GET", f"/{task_id}").status_code for _time in range(4)] == [200, 200, 200, 429]
+    assert [agent.status(task_id, "COMPLETED").status_code for _time in range(6)] == [200] * 5 + [429]
 
 
 def test_the_documented_limits_are_the_defaults(make_app: Callable[..., Flask]) -> None:
@@ -381,7 +487,7 @@ def test_the_services_own_tasks_are_shown_and_not_reported_on(
     shown = admin.get(f"{URL}/{task_id}", headers={"Accept-Language": "en"}).json["data"]
     wanted = {"kind": "create_server", "status": "QUEUED", "message": "Creating the server: waiting"}
     assert {name: shown[name] for name in wanted} == wanted
-    for path, body in (("logs", {"message": "x"}), ("metrics", {}), ("token", {})):
+    for path, body in (("logs", {"message": "x"}), ("metrics", {"cpuUsage": 1}), ("token", {})):
         assert admin.post(f"{URL}/{task_id}/{path}", json=body).status_code == 403
     assert admin.patch(f"{URL}/{task_id}/status", json={"status": "PROCESSING"}).status_code == 403
     assert admin.post(f"{URL}/{task_id}/cancel").json["data"]["status"] == "CANCELLED"
@@ -400,7 +506,7 @@ def test_the_list_can_be_filtered(admin: FlaskClient, agent: Agent, services: Se
     assert found("kind=backup&priority=HIGH") == [first]
     assert found("kind=create_server") == found("priority=MEDIUM") == [own]
     assert len(found("status=QUEUED")) == 3
-    assert admin.get(f"{URL}?status=queued").status_code == 400
+    assert admin.get(f"{URL}?status=queued").status_code == 422
     assert admin.get(f"{URL}?per_page=2").json["data"]["total"] == 3
 
 
@@ -487,3 +593,22 @@ def test_the_engine_leaves_reported_tasks_alone(agent: Agent, services: Services
         assert list(store.pending(session, 10)) == [own[0]]
         assert list(store.unfinished(session, ())) == [own[1]]
         assert session.get_one(Task, queued).status == store.PENDING
+
+
+@pytest.mark.parametrize("app", [{**FAST, "report_silence": 3600}], indirect=True)
+def test_a_run_that_falls_silent_fails(agent: Agent, services: Services) -> None:
+    dead, queued, *alive = (agent.made() for _task in range(6))
+    for task_id in (dead, *alive):
+        agent.status(task_id, "PROCESSING", progress=10)
+    with services.db.write() as session:
+        session.execute(update(Task).values(updated_at=now() - timedelta(seconds=3700)))
+    agent.status(alive[0], "PROCESSING")
+    agent.call("PATCH", f"/{alive[1]}/progress", {"progress": 10})
+    agent.call("POST", f"/{alive[2]}/logs", {"message": "x"})
+    agent.call("POST", f"/{alive[3]}/metrics", {"cpuUsage": 1})
+    engine = Engine(services, LocalExecutor(services.settings.home / "runs"), Observer(services))
+    engine._tick()
+    statuses = {task_id: agent.task(task_id)["status"] for task_id in (dead, queued, *alive)}
+    assert statuses == {dead: "FAILED", queued: "QUEUED", **dict.fromkeys(alive, "PROCESSING")}
+    assert agent.task(dead)["error"] == "Unable to finish nightly: nothing was heard of it for 3600 s"
+    assert agent.status(dead, "COMPLETED").json["error"]["code"] == "TASK_ALREADY_COMPLETED"

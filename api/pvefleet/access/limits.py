@@ -42,8 +42,17 @@ login_limit = limiter.shared_limit(lambda: services().settings.login_rate, scope
 
 
 def _agent() -> str:
-    """A user at an address: many runs may report under one user's name."""
-    return f"{current_user().id} at {client_address()}"
+    """The run, where it has a token of its own: many of them report under one user's name. Else a user at an address.
+
+    Reports of an end are counted for themselves, so that a run that has said too much can still say that it is over.
+    """
+    user = current_user()
+    agent = user.task_id or f"{user.id} at {client_address()}"
+    return f"{agent}, ends" if _ends() else agent
+
+
+def _ends() -> bool:
+    return request.method == "PATCH" and request.get_json().get("status") in ("COMPLETED", "FAILED", "CANCELLED")
 
 
 def _log_lines() -> int:

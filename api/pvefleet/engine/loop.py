@@ -22,13 +22,14 @@ from pvefleet.db.models import Task
 from pvefleet.engine.base import End, Event, Executor, LogLine, Outcome, Progress
 from pvefleet.engine.jobs import JobError, prepare
 from pvefleet.services import Services
-from pvefleet.tasks import events, store
+from pvefleet.tasks import events, reports, store
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 0.2
 MOST_ATTEMPTS = 3
 PRUNE_SECONDS = 3600.0
+SILENCE_SECONDS = 30.0
 
 
 class Witness(Protocol):
@@ -54,6 +55,7 @@ class Engine:
         self._runs: dict[str, _Run] = {}
         self._recovered = False
         self._pruned = float("-inf")
+        self._listened = float("-inf")
 
     def run(self) -> None:
         """Work until `services.stopping` is set; then stop all runs and put them back in the queue."""
@@ -82,6 +84,7 @@ class Engine:
         self._recovered = False
         self._watch()
         self._claim()
+        self._end_silent()
         self._prune()
         self._recovered = True
 
@@ -133,6 +136,17 @@ class Engine:
             else:
                 store.log(session, task_id, [("warning", "The run ended unexpectedly and is started again")])
                 store.requeue(session, task_id, count_attempt=True)
+
+    def _end_silent(self) -> None:
+        """Reported tasks whose agents died."""
+        if time.monotonic() < self._listened + SILENCE_SECONDS:
+            return
+        with self._db.read() as session:
+            silent = reports.silent(session)
+        for task_id in silent:
+            with self._db.write() as session:
+                reports.end_silent(session, task_id)
+        self._listened = time.monotonic()
 
     def _prune(self) -> None:
         if time.monotonic() < self._pruned + PRUNE_SECONDS:

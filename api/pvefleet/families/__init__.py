@@ -33,7 +33,8 @@ class Family:
         self.forms: set[str] = set()
         self.blueprint = APIBlueprint(name, __name__, url_prefix=prefix, abp_tags=[Tag(name=tag or name)])
         # flask-openapi3 would describe errors of its own where a route describes none
-        self.blueprint.abp_responses = {"400": dialect.error_model, "default": dialect.error_model}
+        for status in ("400", str(dialect.schema_status), "default"):
+            self.blueprint.abp_responses[status] = dialect.error_model
 
     def get(self, rule: str, *, permission: str, **options: Any) -> Callable[[View], View]:
         return self._route("get", rule, permission, options)

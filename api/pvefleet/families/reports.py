@@ -66,7 +66,7 @@ def create_report(body: NewReport) -> Response:
                 session,
                 **given,
                 user_id=current_user().id,
-                deadline_seconds=services().settings.task_deadline,
+                silence_seconds=services().settings.report_silence,
                 idempotency_key=current_key(),
             )
     except store.KeyReused:
@@ -137,6 +137,7 @@ def report_logs(path: ReportPath, body: LogBody) -> Response:
     """A line, or several at once. Also of a task that has ended: the last lines often come late."""
     _reported(path.task_id)
     with services().db.write() as session:
+        reports.heard(session, path.task_id)
         lines = [
             reports.add_log(
                 session, path.task_id, line.level, line.message, moment=line.timestamp, context=line.metadata
@@ -160,6 +161,7 @@ def report_metrics(path: ReportPath, body: MetricsBody) -> Response:
     _reported(path.task_id)
     values = body.model_dump(exclude={"timestamp"}, exclude_none=True)
     with services().db.write() as session:
+        reports.heard(session, path.task_id)
         metric = reports.add_metric(session, path.task_id, values, body.timestamp)
     return family.answer(reports.metric_view(metric), 201)
 
@@ -177,6 +179,7 @@ def report_errors(path: ReportPath, body: ErrorBody) -> Response:
     """An error, or several at once."""
     _reported(path.task_id)
     with services().db.write() as session:
+        reports.heard(session, path.task_id)
         errors = [
             reports.add_error(
                 session,
@@ -271,6 +274,8 @@ def _change(task_id: str, change: Callable[[Session], Task]) -> Task:
         raise ApiError(
             Kind.INVALID_STATUS_TRANSITION, "invalid_status_transition", status=error.status, wanted=error.wanted
         ) from None
+    except reports.NotBegun:
+        raise ApiError(Kind.INVALID_STATUS_TRANSITION, "task_not_begun") from None
 
 
 def _over(status: str) -> ApiError:

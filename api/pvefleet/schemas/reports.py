@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -15,6 +16,9 @@ from pydantic import (
     BeforeValidator,
     Field,
     StringConstraints,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
     model_validator,
 )
 from pydantic_core import PydanticCustomError
@@ -29,25 +33,42 @@ Level = Literal["TRACE", "DEBUG", "INFO", "WARN", "WARNING", "ERROR", "CRITICAL"
 LARGEST = 2**53
 MOST_LINES = 200
 MOST_ERRORS = 50
+DEEPEST = 32
 
 
-def _utc(moment: datetime) -> datetime:
-    try:
-        return moment.astimezone(UTC)
-    except OverflowError:
-        raise PydanticCustomError("a_moment", "not a time of UTC") from None
+def _moment(value: Any, handler: ValidatorFunctionWrapHandler) -> datetime:
+    """RFC 3339 alone: neither numbers nor times without a zone."""
+    if isinstance(value, str):
+        with suppress(ValidationError, OverflowError):
+            moment: datetime = handler(value)
+            return moment.astimezone(UTC)
+    raise PydanticCustomError("a_moment", "not a time of UTC")
+
+
+def _amount(value: Any) -> Any:
+    """Before pydantic, which would name both types that it may be of."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not -math.inf < value < math.inf:
+        raise PydanticCustomError("finite_number", "not a number")
+    if value < 0:
+        raise PydanticCustomError("greater_than_equal", "too small", {"ge": 0})
+    if value > LARGEST:
+        raise PydanticCustomError("less_than_equal", "too large", {"le": LARGEST})
+    return value
 
 
 def _upper(value: Any) -> Any:
     return value.upper() if isinstance(value, str) else value
 
 
-def _finite(value: Any) -> Any:
-    """JSON has no infinite numbers, and no NaN; Python reads them nevertheless."""
+def _plain(value: Any, room: int = DEEPEST) -> Any:
+    """JSON has no infinite numbers, and no NaN; Python reads them nevertheless. What is nested too deeply could not be
+    shown again."""
     if isinstance(value, float) and not math.isfinite(value):
         raise PydanticCustomError("finite_number", "not a number")
+    if isinstance(value, (dict, list)) and room == 0:
+        raise PydanticCustomError("too_deep", "nested too deeply", {"deepest": DEEPEST})
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
-        _finite(item)
+        _plain(item, room - 1)
     return value
 
 
@@ -56,11 +77,13 @@ def _either(body: Any, one: str, many: str) -> None:
         raise PydanticCustomError("one_or_many", "either one or many", {"one": one, "many": many})
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
+Moment = Annotated[AwareDatetime, WrapValidator(_moment)]
 Text = Annotated[str, StringConstraints(max_length=LONGEST_TEXT)]
-Percent = Annotated[int, Field(ge=0, le=100)]
-Amount = Annotated[int | float, Field(ge=0, le=LARGEST, allow_inf_nan=False)]
-Object = Annotated[dict[str, Any], AfterValidator(_finite)]
+Percent = Annotated[int, Field(strict=True, ge=0, le=100)]
+Amount = Annotated[int | float, Field(ge=0, le=LARGEST), BeforeValidator(_amount)]
+Object = Annotated[dict[str, Any], AfterValidator(_plain)]
+Name = StringConstraints(min_length=1, max_length=64, strip_whitespace=True)
+AutoFix = Annotated[bool, Field(strict=True, description="Taken, and of no effect yet.")]
 
 
 class ReportPath(BaseModel):
@@ -74,10 +97,10 @@ class ReportList(Paging):
 
 
 class NewReport(Strict):
-    title: Annotated[str, StringConstraints(min_length=1, max_length=255)]
+    title: Annotated[str, StringConstraints(min_length=1, max_length=255, strip_whitespace=True)]
     description: Text = ""
     priority: Priority = "MEDIUM"
-    kind: Annotated[str, StringConstraints(min_length=1, max_length=64)] = "task"
+    kind: Annotated[str, Name] = "task"
     parameters: Object = Field(default_factory=dict, description="Anyone who may see the task sees them: no secrets.")
 
 
@@ -119,8 +142,7 @@ class LogBody(Strict):
     def lines(self) -> list[LogLine]:
         if self.logs is not None:
             return self.logs
-        line = LogLine(level=self.level, message=self.message or "", timestamp=self.timestamp, metadata=self.metadata)
-        return [line]
+        return [LogLine.model_construct(**self.model_dump(exclude={"logs"}))]
 
 
 class MetricsBody(Strict):
@@ -134,25 +156,31 @@ class MetricsBody(Strict):
     values: Object | None = None
     timestamp: Moment | None = None
 
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if self.model_dump(exclude={"timestamp"}, exclude_none=True) in ({}, {"values": {}}):
+            raise PydanticCustomError("no_value", "nothing measured")
+        return self
+
 
 class ErrorLine(Strict):
-    errorCode: Annotated[str, StringConstraints(min_length=1, max_length=64)]
+    errorCode: Annotated[str, Name]
     message: Text
     details: Text | None = None
     stackTrace: Text | None = None
     timestamp: Moment | None = None
-    autoFixRequested: bool = False
+    autoFixRequested: AutoFix = False
 
 
 class ErrorBody(Strict):
     """One error as the document has it, or `errors` with several."""
 
-    errorCode: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    errorCode: Annotated[str, Name] | None = None
     message: Text | None = None
     details: Text | None = None
     stackTrace: Text | None = None
     timestamp: Moment | None = None
-    autoFixRequested: bool = False
+    autoFixRequested: AutoFix = False
     errors: Annotated[list[ErrorLine], Field(min_length=1, max_length=MOST_ERRORS)] | None = None
 
     @model_validator(mode="after")
@@ -165,7 +193,7 @@ class ErrorBody(Strict):
     def lines(self) -> list[ErrorLine]:
         if self.errors is not None:
             return self.errors
-        return [ErrorLine.model_validate(self.model_dump(exclude={"errors"}))]
+        return [ErrorLine.model_construct(**self.model_dump(exclude={"errors"}))]
 
 
 class Envelope(BaseModel):
@@ -264,9 +292,16 @@ class ReportLogsAnswer(Envelope):
     data: ReportLogPage
 
 
-class MetricsView(MetricsBody):
+class MetricsView(BaseModel):
     id: str
     taskId: str
+    executionTime: Amount | None = None
+    memoryUsage: Amount | None = None
+    cpuUsage: Amount | None = None
+    diskUsage: Amount | None = None
+    networkUsage: Amount | None = None
+    values: dict[str, Any] | None = None
+    timestamp: str
 
 
 class MetricsAnswer(Envelope):

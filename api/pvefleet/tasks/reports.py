@@ -7,9 +7,11 @@ Every function that changes something belongs into one write transaction.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from pvefleet.db import now
@@ -56,6 +58,10 @@ class NoSuchTransition(Exception):
         self.status, self.wanted = WORDS[task.status], WORDS[wanted]
 
 
+class NotBegun(Exception):
+    """The task is still QUEUED."""
+
+
 def create(
     session: Session,
     *,
@@ -65,10 +71,11 @@ def create(
     kind: str,
     parameters: dict[str, Any],
     user_id: int,
-    deadline_seconds: int,
+    silence_seconds: int,
     idempotency_key: str | None,
 ) -> Task:
-    """A queued task that waits for an agent. Raises store.KeyReused."""
+    """A queued task that waits for an agent. silence_seconds: how long one that runs may say nothing before it is taken
+    for dead. Raises store.KeyReused."""
     return store.create(
         session,
         operation=store.REPORT,
@@ -79,7 +86,7 @@ def create(
         sealed=None,
         locks=(),
         user_id=user_id,
-        deadline_seconds=deadline_seconds,
+        deadline_seconds=silence_seconds,
         idempotency_key=idempotency_key,
         kind=kind,
         priority=priority,
@@ -122,14 +129,39 @@ def change_status(
 
 
 def change_progress(session: Session, task_id: str, percent: int, message: str | None) -> Task:
-    """A percentage below the present one changes nothing but the message. Raises AlreadyOver, NoSuchTransition."""
+    """A percentage below the present one changes nothing but the message. Raises AlreadyOver, NotBegun."""
     task = session.get_one(Task, task_id, with_for_update=True)
     if task.status in store.FINAL:
         raise AlreadyOver(task)
     if task.status != store.RUNNING:
-        raise NoSuchTransition(task, store.RUNNING)
+        raise NotBegun(task.id)
     _advance(session, task, percent, message)
     return task
+
+
+def heard(session: Session, task_id: str) -> None:
+    """Its agent lives."""
+    task = session.get_one(Task, task_id, with_for_update=True)
+    if task.status == store.RUNNING:
+        task.updated_at = now()
+
+
+def silent(session: Session) -> Sequence[str]:
+    """The ids of the tasks whose agents have said nothing for too long."""
+    running = select(Task).where(Task.status == store.RUNNING, Task.operation == store.REPORT)
+    return [task.id for task in session.scalars(running) if _is_silent(task)]
+
+
+def end_silent(session: Session, task_id: str) -> None:
+    """The task fails, unless something was heard of it by now."""
+    task = session.get_one(Task, task_id, with_for_update=True)
+    if task.status == store.RUNNING and _is_silent(task):
+        error = f"Unable to finish {task.title}: nothing was heard of it for {task.deadline_seconds} s"
+        store.finish(session, task_id, store.FAILED, error=error)
+
+
+def _is_silent(task: Task) -> bool:
+    return now() - task.updated_at > timedelta(seconds=task.deadline_seconds)
 
 
 def add_log(
@@ -236,6 +268,7 @@ def whole_error_view(error: TaskError) -> dict[str, Any]:
 
 def _advance(session: Session, task: Task, percent: int | None, message: str | None) -> None:
     store.progress(session, task.id, percent, task.message if message is None else shorten(message), most=100)
+    task.updated_at = now()
 
 
 def _believed(claim: datetime | None, moment: datetime) -> datetime | None:
