@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -69,12 +69,15 @@ class Mirror:
 
     def __init__(self) -> None:
         files = self.files = dict[str, bytes]()
+        before = self.before = list[Callable[[], None]]()  # called before the next answer
         self.asked = list[str]()
         asked = self.asked
 
         class Files(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 asked.append(self.path)
+                if before:
+                    before.pop()()
                 found = files.get(self.path)
                 self.send_response(404 if found is None else 200)
                 self.send_header("Content-Length", str(len(found or b"")))
@@ -238,9 +241,17 @@ def test_nobody_reads_the_password_in_a_url(
     run(name="not a name", fails=True)
     run(image={"storage": "local", "url": "http://bob:s3cretpw/@[/x.qcow2?t0psignature"}, fails=True)
     found = mirror.files.pop("/rocky-9.qcow2?sig=t0psignature")
+
+    def is_told() -> None:
+        for _look in steps.until(10):
+            if report.exists() and "downloading http" in report.read_text():
+                return
+
+    mirror.before.append(is_told)
     assert "exit code 8" in run(fails=True)["msg"]
     mirror.files["/rocky-9.qcow2?sig=t0psignature"] = found
     assert run()["diff"] == foretold["diff"]
+    assert f"downloading {mirror.url('/rocky-9.qcow2')} to" in report.read_text()
 
 
 # ------------------------------------------------------------------------ sources
