@@ -13,7 +13,12 @@ from typing import Any
 import pytest
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve import inventory_read
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.inventory import Wish
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.inventory import (
+    Wish,
+    group_names,
+    host_names,
+    variables,
+)
 
 from tests.docs.test_examples import page
 from tests.inventory.conftest import Inventory
@@ -310,6 +315,54 @@ def test_a_guest_that_may_not_be_read_is_an_error(lab: Lab) -> None:
     lab.do(lab.pve.fail, "GET", "/nodes/pve1/qemu/200/config", 403, "Permission check failed")
     with pytest.raises(Unable, match=r"^Unable to read guest web-001 of cluster 127\.0\.0\.1: Permission check failed"):
         inventory_read.read([lab.connection()], Wish(config=True), workers=4)
+
+
+NODE = {"type": "node", "node": "pve1", "status": "online"}
+GUEST = {"type": "qemu", "vmid": 100, "node": "pve1", "name": "web-01", "status": "running"}
+NO_ROWS = [None, {}, [], "x", 7, [None], ["x"], [{}]]
+ODD_ANSWERS: dict[str, list[Any]] = {
+    "/cluster/resources": [
+        *NO_ROWS,
+        *([NODE | {"node": odd}] for odd in (None, 7, {})),
+        *([NODE, GUEST | {key: odd}] for key in ("name", "node", "vmid", "tags", "pool") for odd in (None, 7, [], {})),
+    ],
+    "/cluster/status": [*NO_ROWS, [{"name": [], "ip": "10.0.0.1"}], [{"name": "pve1", "ip": 7}]],
+    "/nodes/pve1/qemu": [*NO_ROWS, [{"vmid": [150], "name": "x"}], [{"vmid": 150, "name": {}}]],
+    "/qemu/150/config": [*NO_ROWS, {"name": [], "tags": 7, "agent": {}, "ipconfig0": 7}],
+    "/lxc/300/config": [*NO_ROWS, {"hostname": 7, "tags": {}, "net0": []}],
+    "/lxc/300/interfaces": [*NO_ROWS, [{"inet": {}, "inet6": None}]],
+    "/agent/network-get-interfaces": [
+        *NO_ROWS,
+        *({"result": odd} for odd in NO_ROWS),
+        *({"result": [{"ip-addresses": odd}]} for odd in ("x", [None], [{"ip-address": []}])),
+    ],
+}
+
+
+@pytest.mark.lab(guests=1)
+@pytest.mark.parametrize("path", ODD_ANSWERS)
+def test_answers_of_an_odd_shape(lab: Lab, path: str) -> None:
+    """Whatever it is, hosts come out that Ansible can have, or a sentence."""
+
+    def populate() -> None:
+        lab.pve.add_ct(300, "box", node="pve1", status="running", config={"hostname": "box"})
+        lab.pve.add_vm(150, "newborn", node="pve1")
+        lab.pve.time_scale = 1000.0  # it takes its time to be seen
+
+    lab.do(populate)
+    wish = Wish(addresses="both", config=True)
+    for data in ODD_ANSWERS[path]:
+        lab.do(lab.pve.answer_with, "GET", path, data)
+        complaint, hosts = "Unable to list cluster 127.0.0.1: ", []
+        try:
+            hosts = inventory_read.read([lab.connection(retry_seconds=0)], wish, workers=2).hosts
+        except Unable as refused:
+            complaint = str(refused)
+        assert complaint.startswith("Unable to list cluster 127.0.0.1: "), data
+        assert all(isinstance(host["name"], str | None) for host in hosts), data
+        assert all(group_names(host, "") and variables(host, ()) for host in hosts), data
+        assert len(host_names(hosts)[0]) == len(hosts)
+        assert lab.pve.faults == [], data
 
 
 @pytest.mark.lab(guests=40, latency=0.05)

@@ -30,6 +30,7 @@ class Fault:
     before: Callable[[], Awaitable[None] | None] | None = None
     loses_answer: bool = False
     status: int | None = None
+    data: tuple[Any, ...] = ()  # of the answer, in place of the right one
 
 
 class Http:
@@ -48,6 +49,10 @@ class Http:
     def lose_answer(self, method: str, suffix: str, status: int | None = None) -> None:
         """Do what the next such request asks for, but drop the connection, or answer ``status`` such as 596."""
         self.faults.append(Fault(method, suffix, loses_answer=True, status=status))
+
+    def answer_with(self, method: str, suffix: str, data: Any) -> None:
+        """Do what the next such request asks for, but answer ``data``, as what is no PVE might."""
+        self.faults.append(Fault(method, suffix, data=(data,)))
 
     def _take_fault(self, method: str, path: str) -> Fault | None:
         for fault in self.faults:
@@ -84,6 +89,8 @@ class Http:
             if fault.status is None and request.transport is not None:
                 request.transport.abort()
             response = web.Response(status=fault.status or 500)
+        if fault and fault.data:
+            response = ok(*fault.data)
         if response.status == 401 and path != "/access/ticket":
             response = web.Response(status=401, reason=response.reason)
         elif response.status == 595:

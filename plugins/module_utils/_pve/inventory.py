@@ -149,7 +149,7 @@ def guest_facts(cluster: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cluster": cluster,
         "type": row["type"],
-        "node": row["node"],
+        "node": str(row["node"]),
         "vmid": int(row["vmid"]),
         # what pvestatd calls a guest that it has not looked at yet
         "name": None if name in (None, "", f"VM {row['vmid']}", f"CT{row['vmid']}") else str(name),
@@ -175,8 +175,8 @@ def node_facts(cluster: str, row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "cluster": cluster,
         "type": "node",
-        "node": row["node"],
-        "name": row["node"],
+        "node": str(row["node"]),
+        "name": str(row["node"]),
         "status": str(row.get("status", "unknown")),
     }
 
@@ -291,7 +291,7 @@ def _plain_name(facts: Facts) -> str | None:
 def _long_name(facts: Facts, name: str | None, taken: Collection[str]) -> str:
     """taken: names in lower case."""
     if facts["type"] == "node":
-        name = str(facts["node"]).replace(".", "-")
+        name = facts["node"].replace(".", "-")
     wanted = "-".join(_part(part) for part in (facts["cluster"], name, facts.get("vmid")) if part is not None)
     found, number = wanted, 1
     while found.lower() in taken or is_reserved(found):

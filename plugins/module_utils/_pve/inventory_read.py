@@ -122,11 +122,12 @@ def _list(one: _Cluster, wish: Wish) -> None:
     except (KeyError, TypeError, ValueError):
         raise cluster.strange(one.client, "/cluster/resources") from None
     one.offline = {facts["node"] for facts in nodes if facts["status"] != "online"}
-    one.nodes = sorted((facts for facts in nodes if wish.takes(facts)), key=lambda facts: str(facts["node"]))
+    one.nodes = sorted((facts for facts in nodes if wish.takes(facts)), key=lambda facts: facts["node"])
     if wish.addresses != "none" and one.nodes:
-        told = {row.get("name"): row.get("ip") for row in cluster.listing(one.client, "/cluster/status")}
+        rows = cluster.listing(one.client, "/cluster/status")
+        told = {str(row.get("name")): str(row["ip"]) for row in rows if row.get("ip")}
         for facts in one.nodes:
-            facts["ip_addresses"] = [told[facts["node"]]] if told.get(facts["node"]) else []
+            facts["ip_addresses"] = [told[facts["node"]]] if facts["node"] in told else []
     guests = [facts for facts in guests if wish.takes(facts, final=False)]
     _settle(one, guests)
     one.guests = sorted((facts for facts in guests if wish.takes(facts)), key=lambda facts: int(facts["vmid"]))
@@ -136,9 +137,9 @@ def _settle(one: _Cluster, guests: Sequence[dict[str, Any]]) -> None:
     """Gives guests that are too new for the listing what their nodes know of them, in one call a node and type."""
     new = [facts for facts in guests if facts["name"] is None and facts["node"] not in one.offline]
     for node, kind in sorted({(facts["node"], facts["type"]) for facts in new}):
-        known = {row.get("vmid"): row for row in cluster.listing(one.client, f"/nodes/{segment(node)}/{kind}")}
+        known = {str(row.get("vmid")): row for row in cluster.listing(one.client, f"/nodes/{segment(node)}/{kind}")}
         for facts in new:
-            row = known.get(facts["vmid"])
+            row = known.get(str(facts["vmid"]))
             if row is not None and (facts["node"], facts["type"]) == (node, kind):
                 fresh = guest_facts(one.name, {**row, "node": node, "type": kind})
                 facts.update({key: fresh[key] for key in ("name", "status", "template") if fresh[key] is not None})
@@ -168,9 +169,7 @@ def _details(client: PveClient, facts: Mapping[str, Any], wish: Wish) -> dict[st
     config: Mapping[str, Any] | None = None
     found: dict[str, Any] = {}
     if wish.reads_config:
-        config = client.get(f"{path}/config")
-        if not isinstance(config, Mapping):
-            raise cluster.strange(client, f"{path}/config")
+        config = cluster.record(client, f"{path}/config")
         # the listing's tags are as fresh, but its name may be that of before a rename
         name = config.get("name" if kind == "qemu" else "hostname")
         found |= {"name": str(name)} if name else {}
