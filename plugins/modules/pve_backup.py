@@ -15,7 +15,11 @@ description:
   - A backup is named by its O(volid), or chosen among a server's by O(notes) and age.
   - Storages, servers and vmids are checked before anything is changed. A server that something else works on, such as
     another backup, is waited for.
-  - The backups of a server that is gone are still found by its vmid.
+  - The backups of a server that is gone are still found by its vmid. Those of a container that had the vmid are no
+    backups of the server.
+  - PVE shows a user no backups without C(VM.Backup) on the server and C(Datastore.AllocateSpace) on the storage, or
+    else C(Datastore.Allocate) on it. Nothing is called absent, then; the module fails and says what is missing.
+    Beside storages that can be seen, one that is hidden from the user is not noticed.
 author:
   - the PVE Fleet contributors (@pvefleet)
 extends_documentation_fragment:
@@ -66,6 +70,9 @@ options:
     description:
       - How old a backup may be at most, as in V(90m), V(12h), V(1d) or V(2w), by the clock of its node.
       - With O(state=present), nothing is done when there is one that is younger. V(0) takes one each time.
+      - For a backup in every run of a timer, give less than the time between two runs, such as V(20h) for a daily one.
+        With V(1d), the backup of yesterday's run, which began a bit later than its timer, is still younger than a day,
+        and every other night is left out.
     type: str
   older_than:
     description: How old a backup must be for O(state=absent) to remove it, like O(max_age).
@@ -94,24 +101,31 @@ options:
       keep_all:
         description: Keep all. Excludes the others.
         type: bool
+        aliases: [keep-all]
       keep_last:
         description: Keep so many of the newest.
         type: int
+        aliases: [keep-last]
       keep_hourly:
         description: Keep one of each of so many hours.
         type: int
+        aliases: [keep-hourly]
       keep_daily:
         description: Keep one of each of so many days.
         type: int
+        aliases: [keep-daily]
       keep_weekly:
         description: Keep one of each of so many weeks.
         type: int
+        aliases: [keep-weekly]
       keep_monthly:
         description: Keep one of each of so many months.
         type: int
+        aliases: [keep-monthly]
       keep_yearly:
         description: Keep one of each of so many years.
         type: int
+        aliases: [keep-yearly]
   protected:
     description:
       - Whether PVE refuses to remove it. Left alone unless given.
@@ -135,8 +149,11 @@ options:
   force:
     description:
       - Whether a restore may overwrite a server that has the vmid. It is stopped hard before, and its disks are gone.
-      - Without it, an existing server is refused, unless the last restore into it was of this very backup; then there
-        is nothing to do. This is known from PVE's task logs, as long as PVE keeps them.
+      - Without it, an existing server is refused, unless it is this very backup, restored; then there is nothing to do.
+        It is when the last restore into the vmid was of this backup, by the task logs of its node, and it has the UUID
+        of the server in the backup, or with O(unique) another one and the name.
+      - That takes C(Sys.Audit) on the node, to see everybody's tasks, and logs that PVE still keeps. Where it cannot be
+        known, the server is refused.
     type: bool
     default: false
   unique:
@@ -162,7 +179,7 @@ seealso:
 """
 
 EXAMPLES = r"""
-- name: A backup of every day, and of no more than seven days
+- name: A backup in each nightly run, and of no more than seven days
   pvefleet.infra.pve_backup:
     cluster: prod
     server: web-01
@@ -170,7 +187,7 @@ EXAMPLES = r"""
     mode: snapshot
     compress: zstd
     notes: nightly
-    max_age: 1d
+    max_age: 20h
     prune_backups:
       keep_daily: 7
 

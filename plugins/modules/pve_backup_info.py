@@ -11,7 +11,11 @@ short_description: Which backups Proxmox VE has
 version_added: 0.2.0
 description:
   - Lists the backups of one server, or of all virtual machines and containers, the newest first.
-  - What is stored on a node that is offline, or on a storage that is not active, cannot be seen; a warning says so.
+  - What is stored on a node that is offline or in trouble, or on a storage that is not active, cannot be seen; a
+    warning says so.
+  - PVE shows a user no backups without C(VM.Backup) on their server and C(Datastore.AllocateSpace) on the storage, or
+    else C(Datastore.Allocate) on it. A warning tells what is missing. Beside storages that can be seen, one that is
+    hidden from the user is not noticed.
 author:
   - the PVE Fleet contributors (@pvefleet)
 extends_documentation_fragment:
@@ -24,7 +28,9 @@ options:
     description: Name of the server, or its vmid.
     type: str
   vmid:
-    description: Id of the server, which need not exist any more.
+    description:
+      - Id of the server, which need not exist any more.
+      - Without O(server), the backups of a container that has or had this id are listed, too.
     type: int
   node:
     description: Only what this node has on its storages, shared ones included.

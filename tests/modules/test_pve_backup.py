@@ -42,6 +42,9 @@ PRINTED = """
 """  # noqa: E501
 DAY = 86400
 Make = Callable[..., Result]
+Login = Callable[..., PveClient]
+SPACE = ("Datastore.AllocateSpace",)
+NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
 @pytest.fixture
@@ -73,6 +76,33 @@ def backups(lab: Any, storage: str = "local") -> dict[str, dict[str, Any]]:
 
 def add(lab: Any, vmid: int = 100, **options: Any) -> str:
     return str(lab.do(lab.pve.add_backup, vmid, **options))
+
+
+def add_containers(lab: Any, vmid: int) -> str:
+    """A container's backup, of an hour ago."""
+    record = {"content": "backup", "format": "tar.zst", "size": 1, "vmid": vmid, "node": "pve1", "notes": "nightly"}
+    name = f"backup/vzdump-lxc-{vmid}-2026_01_01-00_00_00.tar.zst"
+    lab.do(lab.pve.storages["local"]["volumes"].update, {name: {**record, "ctime": int(time.time()) - 3600}})
+    return f"local:{name}"
+
+
+@pytest.fixture
+def login(lab: Any, quick: None) -> Iterator[Login]:
+    """A user who has certain privileges on certain paths."""
+    clients: list[PveClient] = []
+
+    def create(user: str, *rights: tuple[str, ...]) -> PveClient:
+        (path, *privileges), *others = rights
+        lab.do(lab.pve.add_user, user, "few rights", tuple(privileges), path)
+        for path, *privileges in others:
+            lab.do(lab.pve.grant, user, path, *privileges)
+        secrets = {"password": "few rights", "token_id": None, "token_secret": None}
+        clients.append(PveClient(lab.connection(user=user, **secrets)))
+        return clients[-1]
+
+    yield create
+    for one in clients:
+        one.close()
 
 
 def foretold_and_made(lab: Any, make: Make, **wish: Any) -> Result:
@@ -139,6 +169,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"notes": "of {{guestname}}"}, "notes: PVE would replace"),
     ({"notes": " "}, "notes: they are empty"),
     ({"notes": "x" * 1025}, "notes: they are longer than"),
+    ({"node": "pve1", "storage": "nowhere", "older_than": "1d", "state": "absent"}, "only local"),
     ({"prune_backups": {"keep_last": 0}}, "prune_backups: it keeps nothing"),
     ({"prune_backups": {"keep_last": -1}}, "prune_backups: keep_last is negative"),
     ({"prune_backups": {"keep_all": True, "keep_last": 1}}, "prune_backups: keep_all and"),
@@ -181,6 +212,9 @@ def test_module_fails_with_that_sentence(lab: Any, run_module: Any) -> None:
     assert failed["msg"].startswith("Unable to take a backup of server web-09: there is no server web-09")
     missing = run_module("pve_backup", where, fails=True)
     assert missing["msg"] == "one of the following is required: server, vmid, volid"
+    keep = {"server": "web-01", "prune_backups": {"keep-last": 0}}  # as PVE spells it
+    nothing = run_module("pve_backup", {**where, **keep}, fails=True)
+    assert nothing["msg"].startswith("prune_backups: it keeps nothing")
 
 
 # --------------------------------------------------------------------- present
@@ -269,6 +303,7 @@ def test_a_lock_is_waited_for_and_told(lab: Any, make: Make) -> None:
     lab.do(lab.pve.snapshot_lock, 100, "suspended")
     with pytest.raises(Unable, match="it is suspended to disk"):
         make(max_age="1d")
+    lab.do(lab.pve.snapshot_lock, 100, "snapshot")
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(make, max_age="1d")
         mark = len(lab.requests)
@@ -349,6 +384,58 @@ def test_what_cannot_be_seen_is_not_called_absent(lab: Any, make: Make, client: 
         with pytest.raises(Unable, match="storage shared is not active on pve1; storage shared is not active on pve2"):
             make(vmid=100, storage=storage, older_than="1w", state="absent")
     unchanged(lab, make, vmid=100, storage="local", older_than="1w", state="absent")
+
+
+HIDDEN = [
+    ((("/vms", "VM.Audit"), ("/storage", "Datastore.Audit", "Datastore.AllocateSpace")), "VM.Backup on /vms/100"),
+    ((("/vms", "VM.Audit", "VM.Backup"), ("/storage", "Datastore.Audit")), "Datastore.AllocateSpace on /storage/local"),
+    ((("/vms", "VM.Audit", "VM.Backup"),), "may see no storage of node pve1"),
+]
+
+
+@pytest.mark.parametrize(("rights", "lacking"), HIDDEN)
+def test_what_one_may_not_see_is_not_called_absent(lab: Any, login: Login, rights: Any, lacking: str) -> None:
+    add_server(lab)
+    volid = add(lab, notes="nightly", age=DAY)
+    client = login("few@pve", *rights)
+    for wish in ({"vmid": 100, "notes": "nightly"}, {"vmid": 100, "storage": "local", "notes": "nightly"}):
+        for state in ("absent", "restored"):
+            with pytest.raises(Unable, match=f"few@pve .*{lacking}"):
+                converge(client, backup_spec({**wish, "state": state}))
+        found, unseen = list_backups(client, selection(wish))
+        assert (found, any(lacking in line for line in unseen)) == ([], True)
+    with pytest.raises(Unable, match=f"few@pve .*{lacking}"):
+        converge(client, backup_spec({"volid": volid, "state": "absent"}))
+
+
+def test_a_storage_that_is_hidden_is_not_said_to_be_missing(lab: Any, login: Login) -> None:
+    add_server(lab)
+    client = login("few@pve", ("/vms", "VM.Audit", "VM.Backup"), ("/storage/shared", "Datastore.Audit", *SPACE))
+    with pytest.raises(Unable, match=r"few@pve may not see a storage local; that takes Datastore.Audit on it"):
+        converge(client, backup_spec({"vmid": 100, "storage": "local", "notes": "x", "state": "absent"}))
+
+
+def test_a_node_in_trouble_hides_only_what_is_on_it(lab: Any, make: Make, client: PveClient) -> None:
+    volid = add(lab)
+    for suffix in ("/nodes/pve2/storage", "/nodes/pve2/storage/local/content"):
+        lab.do(lab.pve.fail, "GET", suffix, 500, "some trouble", times=1)
+        found, unseen = list_backups(client, selection({"vmid": 100}))
+        assert [backup.volid for backup in found] == [volid]
+        assert ["pve2: some trouble" in line for line in unseen] == [True]
+        lab.do(lab.pve.fail, "GET", suffix, 500, "some trouble", times=1)
+        with pytest.raises(Unable, match=r"some trouble .*, so that not all backups can be seen; name the node"):
+            make(vmid=100, storage="local", older_than="1w", state="absent")
+    lab.do(lab.pve.fail, "GET", "/nodes/pve1/storage", 500, "some trouble", times=1)
+    with pytest.raises(Unable, match=r"so that not all backups can be seen$"):  # nothing is left to be named
+        make(vmid=100, storage="local", node="pve1", older_than="1w", state="absent")
+
+
+@pytest.mark.lab(nodes=24, latency=0.05)
+def test_nodes_are_looked_at_side_by_side(lab: Any, client: PveClient) -> None:
+    began = time.monotonic()
+    mark = len(lab.requests)
+    list_backups(client, selection({"vmid": 100}))
+    assert time.monotonic() - began < 0.5 * 0.05 * (len(lab.requests) - mark)
 
 
 # -------------------------------------------------------------------- restored
@@ -434,11 +521,91 @@ def test_a_backup_of_another_node_is_not_within_reach(lab: Any, make: Make, clie
 
 
 def test_a_containers_backup_is_refused(lab: Any, make: Make) -> None:
-    record = {"content": "backup", "format": "tar.zst", "size": 1, "vmid": 300, "ctime": 1, "node": "pve1"}
-    name = "backup/vzdump-lxc-300-2026_01_01-00_00_00.tar.zst"
-    lab.do(lab.pve.storages["local"]["volumes"].update, {name: record})
     with pytest.raises(Unable, match="is a container's"):
-        make(volid=f"local:{name}", state="restored")
+        make(volid=add_containers(lab, 300), state="restored")
+
+
+def test_backups_of_a_container_that_had_the_vmid_are_not_the_servers(lab: Any, make: Make, client: PveClient) -> None:
+    volid = add_containers(lab, 100)
+    assert foretold_and_made(lab, make, notes="nightly", max_age="1d").plan.changed
+    unchanged(lab, make, notes="nightly", older_than="30m", state="absent")
+    (own,) = backups(lab).keys() - {volid}
+    found, _unseen = list_backups(client, selection({"server": "web-01"}))
+    assert [backup.volid for backup in found] == [own]
+    made = make(state="restored", target_vmid=150)
+    assert made.backup is not None
+    assert made.backup.volid == own
+
+
+def test_what_came_by_other_means_is_not_what_was_restored(lab: Any, make: Make) -> None:
+    """Though the task log of this node says so: it was removed, and made anew, elsewhere."""
+    add(lab)
+    for vmid, unique, other in ((150, False, {"smbios1": f"uuid={NOBODY}"}), (151, True, {"name": "payroll-db"})):
+        wish = {"vmid": 100, "state": "restored", "target_vmid": vmid, "unique": unique}
+        assert make(**wish).plan.changed
+        unchanged(lab, make, **wish)
+        with pytest.raises(Unable, match=f"{vmid} is server web-01; set force"):
+            make(**{**wish, "unique": not unique})
+        lab.do(lab.vm(vmid).config.update, other)
+        with pytest.raises(Unable, match=f"{vmid} is server .*; set force: true to overwrite it"):
+            make(**wish)
+
+
+def test_who_does_not_see_all_tasks_does_not_take_it_for_restored(lab: Any, login: Login) -> None:
+    add_server(lab)
+    add(lab)
+    rights = [("/vms", "VM.Audit", "VM.Backup", "VM.Allocate"), ("/storage", "Datastore.Audit", *SPACE)]
+    client = login("few@pve", *rights)
+    spec = backup_spec({"vmid": 100, "state": "restored", "target_vmid": 150})
+    assert converge(client, spec).plan.changed
+    with pytest.raises(Unable, match=r"set force: true .*; few@pve needs Sys.Audit on /nodes/pve1 to tell whether"):
+        converge(client, spec)
+    seeing = login("seeing@pve", *rights, ("/nodes", "Sys.Audit"))
+    assert not converge(seeing, spec).plan.changed
+
+
+def test_a_failed_restore_says_what_was_done_before(lab: Any, make: Make, client: PveClient, run_module: Any) -> None:
+    add(lab)
+    client.run("POST", "/nodes/pve1/qemu/100/status/start", timeout=20)
+    lab.do(lab.pve.fail, "POST", "/nodes/pve1/qemu", 500, "some refusal", times=1)
+    where = {"api_host": lab.api_endpoint, "api_user": lab.username, "api_password": lab.password}
+    wish = {"server": "web-01", "force": True, "state": "restored"}
+    failed = run_module("pve_backup", {**where, "ca_path": lab.ca_file, **wish}, fails=True)
+    assert failed["msg"].endswith("some refusal (POST /nodes/pve1/qemu: 500); web-01 was stopped for it")
+    assert failed["changed"] is True
+    lab.do(lab.pve.fail, "POST", "/nodes/pve1/qemu/100/status/start", 500, "some refusal", times=1)
+    with pytest.raises(Unable, match=r"some refusal .*; server 100 was restored$"):
+        make(state="restored", force=True, start=True)
+
+
+def test_a_server_of_the_ha_manager_is_waited_for(
+    lab: Any, make: Make, client: PveClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tasks end at once, having told the manager; it stops and starts when the manager gets round to it."""
+    add(lab)
+    client.run("POST", "/nodes/pve1/qemu/100/status/start", timeout=20)
+
+    def by_the_manager(action: str) -> Callable[..., Any]:
+        async def manage(log: Any) -> None:
+            await lab.pve.pause(20)
+            if action == "start":
+                await lab.pve.power_on(lab.vm(100), log)
+            else:
+                lab.pve.power_off(lab.vm(100))
+
+        async def request(log: Any) -> None:
+            log(f"Requesting HA {action} for VM 100")
+
+        async def tell(values: dict[str, Any], user: str) -> str:
+            await lab.pve.worker("pve1", f"qm{action}", 100, "root@pam", manage)
+            return str(await lab.pve.worker("pve1", f"ha{action}", 100, user, request))
+
+        return tell
+
+    monkeypatch.setattr(lab.pve, "_start", by_the_manager("start"))
+    monkeypatch.setattr(lab.pve, "_stop", by_the_manager("stop"))
+    assert make(state="restored", force=True, start=True).plan.changed
+    assert lab.vm(100).running
 
 
 # ----------------------------------------------------------------------- plans

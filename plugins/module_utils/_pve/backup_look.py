@@ -78,6 +78,7 @@ class Seen:
     """What was found on the storages with backups, a shared one looked at once.
 
     unseen: in words, what cannot be looked at now. hidden: why backups could be there that this user is not shown.
+    advice: which option would say that the rest does not matter.
     """
 
     backups: tuple[Backup, ...]
