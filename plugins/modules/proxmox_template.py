@@ -67,8 +67,9 @@ options:
         description:
           - Where the node downloads the image from. A file of that name that is there already is taken as it is; with
             O(image.checksum) PVE checks it.
-          - The result shows it without user, password and query. PVE writes all of it to the log of its task, and
-            Ansible to the log of the machine that runs the task unless that has C(no_log).
+          - The result shows it without user, password and query, unless Ansible itself finds fault with the options of
+            the task. PVE writes all of it to the log of its task, and Ansible to the system log of the machine that
+            runs the task; C(no_log) keeps it from the latter.
         type: str
       path:
         description:
