@@ -96,36 +96,30 @@ options:
         protected ones.
       - Without it the retention of the storage's own configuration applies.
       - Needs C(Datastore.Allocate) on the storage.
+      - What PVE itself writes as C(keep-last) is C(keep_last) here, and so with the others.
     type: dict
     suboptions:
       keep_all:
         description: Keep all. Excludes the others.
         type: bool
-        aliases: [keep-all]
       keep_last:
         description: Keep so many of the newest.
         type: int
-        aliases: [keep-last]
       keep_hourly:
         description: Keep one of each of so many hours.
         type: int
-        aliases: [keep-hourly]
       keep_daily:
         description: Keep one of each of so many days.
         type: int
-        aliases: [keep-daily]
       keep_weekly:
         description: Keep one of each of so many weeks.
         type: int
-        aliases: [keep-weekly]
       keep_monthly:
         description: Keep one of each of so many months.
         type: int
-        aliases: [keep-monthly]
       keep_yearly:
         description: Keep one of each of so many years.
         type: int
-        aliases: [keep-yearly]
   protected:
     description:
       - Whether PVE refuses to remove it. Left alone unless given.

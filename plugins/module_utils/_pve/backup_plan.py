@@ -33,10 +33,7 @@ BACKUP_OPTIONS: dict[str, dict[str, Any]] = {
     "compress": {"type": "str", "choices": ["0", "1", "gzip", "lzo", "zstd"]},
     "prune_backups": {
         "type": "dict",
-        "options": {
-            name: {"type": "bool" if name == "keep_all" else "int", "aliases": [name.replace("_", "-")]}
-            for name in KEEP
-        },
+        "options": {name: {"type": "bool" if name == "keep_all" else "int"} for name in KEEP},
     },
     "protected": {"type": "bool"},
     "target_vmid": {"type": "int"},
