@@ -20,9 +20,19 @@ description:
   - The progress is the number of tasks that are done, of those that are known. Tasks of included files become known
     when they begin. It never falls, and is 100 only when the run has ended well.
   - Of a result the host, the name and action of the task, the outcome and the duration are sent, and of a failure
-    its message. Arguments, output and results are never sent, nor anything of a task with C(no_log). Values of
-    extra variables and prompts that are secret by their name, by Vault or by C(private) are replaced by asterisks.
-  - When Ansible is interrupted the task becomes C(CANCELLED). When it is killed nobody is left to report that.
+    its message. A failure that is ignored or rescued is a line of level C(WARN) and no error. When more than 400 lines
+    wait, failures are sent first, and C(ok) and C(skipped) results of a task become one line.
+  - Arguments, output and results are never sent. Of a task with C(no_log) its action is sent in place of its name, and
+    no message.
+  - In names and messages the secrets that are known are replaced by asterisks. Known are values of at least four
+    characters that are encrypted by Vault, come from a file that is, or are under a name with C(pass), C(secret),
+    C(token), C(credential), C(private), C(pwd) or C(key) in it, and private prompts. They are looked for in extra
+    variables, in the variables of the first 500 hosts of a play when it begins, in those of each task and its role, and
+    in what C(set_fact) and C(include_vars) have set.
+  - Not known are values that a template makes, such as of a lookup, what modules find out and register, and secrets
+    that are written in the task itself. Use C(no_log) for these.
+  - When Ansible is interrupted the task becomes C(CANCELLED). When it is killed, also by SIGTERM or SIGHUP, nobody is
+    left to report that; the service ends the task after a time of silence.
 requirements:
   - The permission C(report_tasks) for the user of the token; the role C(agent) has it.
 notes:
@@ -80,11 +90,12 @@ import re
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from ansible import context
+from ansible._internal._datatag._tags import Origin, VaultedValue
 from ansible.errors import AnsibleError
-from ansible.parsing.vault import EncryptedString
+from ansible.parsing.vault import EncryptedString, is_encrypted_file
 from ansible.playbook.block import Block
 from ansible.plugins.callback import CallbackBase
 from ansible_collections.pvefleet.infra.plugins.module_utils._task_report import (
@@ -97,6 +108,11 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._task_report import
 )
 
 SECRET_NAME = re.compile("pass|secret|token|credential|private|pwd|key", re.IGNORECASE)
+# Found by Ansible itself about itself and the hosts; some of their names look like those of secrets.
+FOUND = frozenset({"hostvars", "groups", "vars", "ansible_facts", "ansible_local"})
+FOUND_PREFIX = "ansible_ssh_host_key_"
+SETTING_ACTIONS = ("set_fact", "include_vars")
+MOST_HOSTS = 500
 MOST_ITEMS = 3
 SLOWEST = 5
 STATS = ("ok", "changed", "failures", "unreachable", "skipped", "rescued", "ignored")
@@ -113,13 +129,15 @@ class CallbackModule(CallbackBase):
         self._reporter = None
         self._counter = Counter({})
         self._masker = Masker([])
+        self._finder = _Finder()
+        self._play = None
         self._private_prompts = set()
         self._began = time.monotonic()
         self._began_tasks = {}
         self._slowest = []
         self._books_left = 0
         self._playing = False
-        self._last_error = ""
+        self._last_errors = {}
         self._end = ("", "")
         self._hosts = {}
 
@@ -162,14 +180,20 @@ class CallbackModule(CallbackBase):
 
     def v2_playbook_on_play_start(self, play):
         self._counter.play(play._uuid)
+        if self._reporter is None:
+            return
+        self._play = play
+        self._masker.add(self._finder.texts([play.vars.get(name) for name in self._private_prompts]))
         manager = play.get_variable_manager()
-        self._masker.add(_secrets_in(manager.extra_vars if manager else {}))
-        self._masker.add(_texts_in([play.vars.get(name) for name in self._private_prompts]))
+        self._masker.add(self._finder.secrets(manager.extra_vars))
+        for host in manager._inventory.get_hosts(play.hosts)[:MOST_HOSTS]:
+            self._learn(host)
 
     def v2_playbook_on_task_start(self, task, is_conditional):
         if self._reporter is not None:
+            self._learn_from(task)
             self._counter.task(task._uuid)
-            self._reporter.progress(self._counter.percent, self._masker(task.get_name()))
+            self._reporter.progress(self._counter.percent, self._name_of(task, task.get_name()))
 
     def v2_playbook_on_handler_task_start(self, task):
         self.v2_playbook_on_task_start(task, False)
@@ -178,6 +202,8 @@ class CallbackModule(CallbackBase):
         self._began_tasks[host.name, task._uuid] = time.monotonic()
 
     def v2_runner_on_ok(self, result):
+        if self._reporter is not None and str(result.task.action).rpartition(".")[2] in SETTING_ACTIONS:
+            self._learn(result.host)
         self._tell(result, "INFO", "changed" if result.is_changed() else "ok")
 
     def v2_runner_on_skipped(self, result):
@@ -205,8 +231,8 @@ class CallbackModule(CallbackBase):
         sums = " ".join(f"{name}={sum(counts[name] for counts in hosts.values())}" for name in STATS)
         summary = f"{len(hosts)} {'host' if len(hosts) == 1 else 'hosts'}: {sums}"
         if bad:
-            error = f"; {self._last_error}" if self._last_error else ""
-            self._end = ("FAILED", f"{len(bad)} of {summary}{error}")
+            errors = [error for host, error in self._last_errors.items() if host in bad]
+            self._end = ("FAILED", "; ".join([f"{len(bad)} of {summary}", *errors[-1:]]))
         else:
             self._end = ("COMPLETED", summary)
         if bad or self._books_left <= 0:
@@ -217,7 +243,7 @@ class CallbackModule(CallbackBase):
     def _tell(self, result, level, outcome, message="", ends=True):
         if self._reporter is None:
             return
-        host, task = result.host.get_name(), self._masker(result.task_name)
+        host, task = result.host.get_name(), self._name_of(result.task, result.task_name)
         metadata = {"host": host, "task": clean(task), "action": str(result.task.action), "outcome": outcome}
         if ends and (began := self._began_tasks.pop((host, result.task._uuid), None)) is not None:
             metadata["duration"] = round(time.monotonic() - began, 3)
@@ -233,11 +259,34 @@ class CallbackModule(CallbackBase):
         if ignored:
             self._tell(result, "WARN", f"{outcome}, ignored", message)
             return
+        if code == "TASK_FAILED" and _is_rescued(result.task):
+            self._tell(result, "WARN", f"{outcome}, rescued", message)
+            return
         self._tell(result, "ERROR", outcome, message)
-        host, task = result.host.get_name(), self._masker(result.task_name)
-        self._last_error = f"{host} | {task}: {message}"
-        details = f"host: {host}\ntask: {task}\naction: {result.task.action}"
-        self._reporter.error(code, self._last_error, details)
+        host, task = result.host.get_name(), self._name_of(result.task, result.task_name)
+        self._last_errors.pop(host, None)  # the newest last
+        self._last_errors[host] = error = f"{host} | {task}: {message}"
+        self._reporter.error(code, error, f"host: {host}\ntask: {task}\naction: {result.task.action}")
+
+    def _name_of(self, task, name):
+        return str(task.action) if task.no_log else self._masker(name)
+
+    def _learn(self, host):
+        """The secrets among the variables that a host has in this play."""
+        manager = self._play.get_variable_manager()
+        try:
+            variables = manager.get_vars(play=self._play, host=host, include_hostvars=False)
+        except AnsibleError:  # the run says that itself when it comes to it
+            return
+        self._masker.add(self._finder.secrets(variables))
+
+    def _learn_from(self, task):
+        """The secrets among the variables of a task, the blocks that it is in, and its role."""
+        self._masker.add(self._finder.secrets(task.get_vars()))
+        if task._role is not None:
+            chain = task.get_dep_chain()
+            self._masker.add(self._finder.secrets(task._role.get_default_vars(dep_chain=chain)))
+            self._masker.add(self._finder.secrets(task._role.get_vars(chain)))
 
     def _finish(self):
         reporter, self._reporter = self._reporter, None
@@ -297,22 +346,54 @@ def _message_of(result) -> str:
     return "; ".join([message, *(_message_of(item) for item in items[:MOST_ITEMS])])
 
 
-def _secrets_in(value, secret=False) -> Iterator[str]:
-    """The texts that are secret by the name that they are under, or because they were encrypted."""
-    if isinstance(value, EncryptedString):
-        try:
-            yield str(value)
-        except AnsibleError:  # nobody can decrypt it, so nobody can print it
+def _is_rescued(task) -> bool:
+    """Whether a rescue part waits for the failure of the task."""
+    inner, block = task, task._parent
+    while block is not None:
+        if isinstance(block, Block) and block.rescue and any(item._uuid == inner._uuid for item in block.block):
+            return True
+        inner, block = block, block._parent
+    return False
+
+
+class _Finder:
+    """Finds secrets among variables."""
+
+    def __init__(self):
+        self._encrypted_files = {}
+
+    def secrets(self, value, secret=False) -> Iterator[str]:
+        """The texts that are secret by the name that they are under, or because they were encrypted."""
+        if isinstance(value, EncryptedString):
+            try:
+                yield str(value)
+            except AnsibleError:  # nobody can decrypt it, so nobody can print it
+                return
+        elif isinstance(value, Mapping):
+            for name, item in value.items():
+                if name not in FOUND and not str(name).startswith(FOUND_PREFIX):
+                    yield from self.secrets(item, secret or bool(SECRET_NAME.search(str(name))))
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                yield from self.secrets(item, secret)
+        elif isinstance(value, bool) or not isinstance(value, (str, int)):
             return
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            yield from _secrets_in(item, secret or bool(SECRET_NAME.search(str(name))))
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _secrets_in(item, secret)
-    elif secret and isinstance(value, (str, int)) and not isinstance(value, bool):
-        yield str(value)
+        elif secret or VaultedValue.is_tagged_on(value) or self._is_of_encrypted_file(value):
+            yield str(value)
 
+    def texts(self, value) -> Iterator[str]:
+        return self.secrets(value, secret=True)
 
-def _texts_in(value) -> Iterator[str]:
-    return _secrets_in(value, secret=True)
+    def _is_of_encrypted_file(self, value) -> bool:
+        """Ansible itself marks the whole of such a file, and forgets it when it merges variables."""
+        origin = Origin.get_tag(value)
+        path = origin.path if origin is not None else None
+        if not path:
+            return False
+        if path not in self._encrypted_files:
+            try:
+                with open(path, "rb") as file:
+                    self._encrypted_files[path] = is_encrypted_file(file)
+            except OSError:
+                self._encrypted_files[path] = False
+        return self._encrypted_files[path]

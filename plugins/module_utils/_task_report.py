@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import secrets
 import ssl
 import threading
@@ -21,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 CONNECT_SECONDS = 2.0
 READ_SECONDS = 5.0
@@ -36,9 +37,16 @@ RETRY_SECONDS = 0.5
 # The circuit is open after so many failures in a row: one try each BREAK_SECONDS, and none to repeat it at the end.
 MOST_FAILURES = 3
 BREAK_SECONDS = 30.0
+# Progress that stays the same is said again: the service takes a run that says nothing for long for dead.
+HEARTBEAT_SECONDS = 600.0
 LONGEST_PAUSE = 120.0
-# What waits to be sent.
+# What waits to be sent; the room for lines of failures begins where that for others ends.
 MOST_LINES = 5000
+MOST_URGENT_LINES = 1000
+# From so many lines on those of the hosts for which a task went alike become one.
+MOST_UNFOLDED = 400
+URGENT = frozenset({"WARN", "ERROR"})
+FOLDED = frozenset({"ok", "skipped"})
 MOST_ERRORS = 500
 # What the service takes in one request.
 LINES_A_REQUEST = 200
@@ -48,6 +56,7 @@ LARGEST_ANSWER = 1_000_000
 LONGEST_TEXT = 2000
 HIDDEN = "********"
 SHORTEST_SECRET = 4
+TASK_ID = re.compile("[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
 class ReportError(ValueError):
@@ -160,12 +169,29 @@ class Outbox:
     key: str = ""
     given: int = 0
     sent: int = 0
+    folded: int = 0
 
-    def put(self, item: dict[str, Any]) -> None:
+    @property
+    def lost(self) -> int:
+        return self.given - self.folded - self.sent
+
+    def put(self, item: dict[str, Any], more_room: int = 0) -> None:
         """Never waits: what there is no room for is lost, and counted as such."""
         self.given += 1
-        if len(self.waiting) < self.room:
+        if len(self.waiting) < self.room + more_room:
             self.waiting.append(item)
+
+    def shorten(self) -> None:
+        """When much waits, failures go first, and what went alike on many hosts becomes one line."""
+        if len(self.waiting) <= MOST_UNFOLDED:
+            return
+        # The run goes on adding at the other end.
+        lines = [self.waiting.popleft() for _line in range(len(self.waiting))]
+        short = folded(lines)
+        self.folded += len(lines) - len(short)
+        short.sort(key=lambda line: line["level"] not in URGENT)
+        short.reverse()
+        self.waiting.extendleft(short)
 
     def next_batch(self) -> list[dict[str, Any]] | None:
         size = sum(len(json.dumps(item)) for item in self.batch)
@@ -213,6 +239,7 @@ class Reporter:
         self._errors = Outbox("errors", "errors", ERRORS_A_REQUEST, MOST_ERRORS)
         self._progress: tuple[int, str] = (0, "")
         self._told: tuple[int, str] = (0, "")
+        self._told_at = time.monotonic()
         self._metrics: Mapping[str, Any] | None = None
         self._end: tuple[str, str] = ("", "")
         self._ended = False
@@ -229,9 +256,8 @@ class Reporter:
         self._thread.start()
 
     def log(self, level: str, message: str, metadata: Mapping[str, Any]) -> None:
-        self._lines.put(
-            {"level": level, "message": clean(message), "timestamp": timestamp(), "metadata": dict(metadata)}
-        )
+        line = {"level": level, "message": clean(message), "timestamp": timestamp(), "metadata": dict(metadata)}
+        self._lines.put(line, MOST_URGENT_LINES if level in URGENT else 0)
 
     def error(self, code: str, message: str, details: str) -> None:
         self._errors.put(
@@ -254,9 +280,9 @@ class Reporter:
 
     def _shortfall(self) -> str:
         lost = [
-            f"{outbox.given - outbox.sent} of {outbox.given} {what}"
+            f"{outbox.lost} of {outbox.given - outbox.folded} {what}"
             for outbox, what in ((self._lines, "log lines"), (self._errors, "errors"))
-            if outbox.given > outbox.sent
+            if outbox.lost
         ]
         if not self._ended:
             lost.append("the end of the run")
@@ -285,6 +311,7 @@ class Reporter:
         try:
             if not self._begin():
                 return
+            self._lines.shorten()
             for outbox in (self._errors, self._lines):
                 while outbox.next_batch() and not self._closing.is_set():
                     if not self._send_batch(outbox):
@@ -299,7 +326,7 @@ class Reporter:
             self._send_the_rest()
         except Unreachable as error:
             self._failed(str(error), None)
-        if again and not self._ended:
+        while again and not self._ended and time.monotonic() < self._deadline - RETRY_SECONDS:
             time.sleep(RETRY_SECONDS)
             try:
                 self._send_the_rest()
@@ -309,6 +336,7 @@ class Reporter:
     def _send_the_rest(self) -> None:
         if not self._begin():
             return
+        self._lines.shorten()
         for outbox in (self._errors, self._lines):
             while time.monotonic() < self._deadline - RESERVED_SECONDS and outbox.next_batch():
                 if not self._send_batch(outbox):
@@ -328,6 +356,8 @@ class Reporter:
                     raise Refused(f"{answer} to a new task")
                 return False
             self._task_id = str(data["id"])
+        if not TASK_ID.fullmatch(self._task_id):
+            raise Refused("the id of the task is none")
         if not self._has_own_token and not self._take_own_token():
             return False
         if not self._begun:
@@ -341,8 +371,7 @@ class Reporter:
         False when it has to wait. Who has such a token already gets no other, and goes on with it; so does who asks a
         service that gives none.
         """
-        path = f"/tasks/{quote(self._task_id or '', safe='')}/token"
-        answer = self._call("POST", path, {}, self._keys["token"], without=(403, 404))
+        answer = self._call("POST", self._path("token"), {}, self._keys["token"], without=(403, 404))
         if answer is None:
             return False
         data = answer.body.get("data")
@@ -353,8 +382,7 @@ class Reporter:
 
     def _send_batch(self, outbox: Outbox) -> bool:
         """False when it has to wait."""
-        path = f"/tasks/{quote(self._task_id or '', safe='')}/{outbox.path}"
-        answer = self._call("POST", path, {outbox.name: outbox.batch}, outbox.key)
+        answer = self._call("POST", self._path(outbox.path), {outbox.name: outbox.batch}, outbox.key)
         if answer is None:
             return False
         if not answer.good:
@@ -362,16 +390,19 @@ class Reporter:
         outbox.done(arrived=answer.good)
         return True
 
+    def _path(self, part: str) -> str:
+        return f"/tasks/{self._task_id}/{part}"
+
     def _send_progress(self) -> None:
         percent, message = self._progress
-        if (percent, message) == self._told:
+        if (percent, message) == self._told and time.monotonic() < self._told_at + HEARTBEAT_SECONDS:
             return
         if self._send("PATCH", "progress", {"progress": percent, "message": message}, secrets.token_hex(16)):
-            self._told = (percent, message)
+            self._told, self._told_at = (percent, message), time.monotonic()
 
     def _send(self, method: str, path: str, body: Mapping[str, Any], key: str) -> bool:
         """False when it has to wait, or was not taken."""
-        answer = self._call(method, f"/tasks/{quote(self._task_id or '', safe='')}/{path}", body, key)
+        answer = self._call(method, self._path(path), body, key)
         if answer is not None and not answer.good:
             self._problem = f"{answer} to {path}"
         return answer is not None and answer.good
@@ -407,6 +438,7 @@ class Masker:
 
     def __init__(self, known: Iterable[str]) -> None:
         self._secrets: set[str] = set()
+        self._longest_first: list[str] = []
         self.add(known)
 
     def add(self, known: Iterable[str]) -> None:
@@ -414,9 +446,11 @@ class Masker:
         for secret in known:
             parts = {secret, secret.strip(), *secret.splitlines()}
             self._secrets |= {part for part in parts if len(part) >= SHORTEST_SECRET}
+        if len(self._secrets) != len(self._longest_first):
+            self._longest_first = sorted(self._secrets, key=len, reverse=True)
 
     def __call__(self, text: str) -> str:
-        for secret in sorted(self._secrets, key=len, reverse=True):
+        for secret in self._longest_first:
             text = text.replace(secret, HIDDEN)
         return text
 
@@ -448,6 +482,26 @@ class Counter:
     def percent(self) -> int:
         """Of the tasks that have begun all but the last are done; 100 is for the end alone."""
         return min(99, 100 * max(self.started - 1, 0) // max(self._total, 1))
+
+
+def folded(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One line for all results of a task that are ok, and one for all that are skipped; the others as they are."""
+    kept: list[dict[str, Any]] = []
+    firsts: dict[tuple[str, str], dict[str, Any]] = {}
+    for line in lines:
+        about = line["metadata"]
+        if about.get("outcome") not in FOLDED:
+            kept.append(line)
+            continue
+        first = firsts.setdefault((about["task"], about["outcome"]), line)
+        if first is line:
+            kept.append(line)
+            continue
+        metadata = first["metadata"]
+        count = metadata.get("results", 1) + about.get("results", 1)
+        first["metadata"] = {name: metadata[name] for name in ("task", "action", "outcome")} | {"results": count}
+        first["message"] = clean(f"{count} results | {about['task']} | {about['outcome']}")
+    return kept
 
 
 def timestamp() -> str:

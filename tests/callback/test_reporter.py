@@ -45,6 +45,7 @@ class Service:
         self.asked: list[tuple[str, Any, str]] = []
         self.reply: Callable[[str], Reply] = lambda path: FINE
         self.url = ""
+        self.task_id = "task-1"
 
     def bodies(self, path: str) -> list[Any]:
         return [body for asked, body, _key in self.asked if asked.endswith(path)]
@@ -67,7 +68,7 @@ def service() -> Iterator[Service]:
             self.send_response(reply[0])
             for name, value in reply[1].items():
                 self.send_header(name, value)
-            answer = json.dumps({"success": True, "data": {"id": "task-1"}}).encode()
+            answer = json.dumps({"success": True, "data": {"id": told.task_id}}).encode()
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
@@ -201,6 +202,57 @@ def test_a_queue_that_is_full_loses_lines_and_says_how_many(service: Service) ->
         reporter.log("INFO", "x", {})
     reporter.start()
     assert reporter.finish("COMPLETED", "", {}).endswith(f"7 of {MOST_LINES + 7} log lines")
+
+
+def test_failures_go_first_and_what_went_alike_is_one_line(service: Service) -> None:
+    gate = threading.Event()
+
+    def slow(path: str) -> Reply:
+        gate.wait(10)
+        return FINE
+
+    service.reply = slow
+    with reporting(service) as reporter:
+        for host in range(2 * MOST_LINES):
+            reporter.log("INFO", f"{host} | a | ok", {"host": host, "task": "a", "action": "x", "outcome": "ok"})
+            if not host % 100:
+                metadata = {"host": host, "task": "a", "action": "x", "outcome": "changed"}
+                reporter.log("INFO", f"{host} | a | changed", metadata)
+        reporter.log("ERROR", "last | a | failed", {"host": "last", "task": "a", "action": "x", "outcome": "failed"})
+        gate.set()
+        reporter.finish("FAILED", "", {})
+    lines = service.lines()
+    assert lines[0] == "last | a | failed", "there was room for it although the queue was full"
+    assert sum(line.endswith("| changed") for line in lines) == len(lines) - 2
+    assert next(line for line in lines if line.endswith("| a | ok")).split(" | ")[0].endswith(" results")
+
+
+def test_the_end_is_tried_until_the_time_is_over(service: Service) -> None:
+    service.reply = lambda path: (429, {}) if path.endswith("/status") and len(service.bodies("/status")) < 5 else FINE
+    reporter = Reporter(Api(service.url, "token"), {}, "task-1", "")
+    reporter._begun = reporter._has_own_token = True
+    reporter.start()
+    assert reporter.finish("COMPLETED", "", {}) == ""
+    assert len(service.bodies("/status")) == 6
+
+
+@pytest.mark.parametrize("task_id", ["", "../x", "a/b", "\ud800", "x" * 65, ".."])
+def test_ids_that_are_none_are_refused(service: Service, task_id: str) -> None:
+    service.task_id = task_id
+    reporter = Reporter(Api(service.url, "token"), {}, None, "")
+    reporter.start()
+    shortfall = reporter.finish("COMPLETED", "", {})
+    assert "itself" not in shortfall
+    assert [path for path, _body, _key in service.asked] in (["/api/v1/tasks"], ["/api/v1/tasks"] * 2)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_has_nothing_new_says_that_it_lives(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_task_report, "HEARTBEAT_SECONDS", 0.1)
+    with reporting(service) as reporter:
+        reporter.progress(10, "a")
+        until(lambda: len(service.bodies("/progress")) == 3)
+        reporter.finish("COMPLETED", "", {})
 
 
 def test_an_error_of_our_own_is_said_and_does_no_harm(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:

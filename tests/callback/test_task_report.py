@@ -22,6 +22,7 @@ from tests.callback.conftest import BIN, Api, Playbook, Run, serving
 
 SECRET = "marked-secret-0815"
 COMMAND = "ansible.builtin.command"
+SOURCES = ("extra", "varsfile", "included", "inline", "play", "task")
 # How much longer a run may take with a dead API than without the callback; the busy machine of a test adds to both.
 ADDED_SECONDS = 6.5
 
@@ -70,7 +71,7 @@ def test_a_run_becomes_a_task(api: Api, playbook: Playbook) -> None:
         "changes": ("INFO", "changed"),
         "skips": ("DEBUG", "skipped"),
         "ignored": ("WARN", "failed, ignored"),
-        "breaks": ("ERROR", "failed"),
+        "breaks": ("WARN", "failed, rescued"),
         "rescues": ("INFO", "ok"),
         "ansible.builtin.include_tasks": ("INFO", "ok"),
         "included": ("INFO", "ok"),
@@ -81,6 +82,7 @@ def test_a_run_becomes_a_task(api: Api, playbook: Playbook) -> None:
     assert 0 < by_task["fine"]["metadata"]["duration"] < 60
     assert by_task["fine"]["metadata"]["action"] == COMMAND
 
+    assert api.call("GET", f"/{task_id}/errors")["total"] == 0, "a rescued failure is no error"
     metric = api.call("GET", f"/{task_id}/metrics")["metrics"][0]
     counts = {"ok": 7, "changed": 1, "failures": 0, "unreachable": 0, "skipped": 1, "rescued": 1, "ignored": 1}
     assert {name: metric["values"]["hosts"]["web-02"][name] for name in ("failures", "rescued", "ignored")} == {
@@ -194,6 +196,70 @@ def test_what_vault_keeps_never_arrives(api: Api, playbook: Playbook) -> None:
     everything = api.everything(task_id)
     assert SECRET not in everything
     assert "web-01 | says ********: not ********" in everything
+
+
+def test_secrets_of_every_kind_of_variable_never_arrive(api: Api, playbook: Playbook) -> None:
+    folder, marks = playbook.folder, {name: f"{name}-{SECRET}" for name in SOURCES}
+    (folder / "vault").write_text("of the vault")
+
+    def vault(*arguments: str) -> str:
+        command = [str(BIN / "ansible-vault"), *arguments, "--vault-password-file", str(folder / "vault")]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=playbook.environment, timeout=60)
+        return done.stdout
+
+    for name in ("extra", "varsfile", "included"):
+        (folder / f"{name}.yml").write_text(f"{name}: {marks[name]}\n")
+        vault("encrypt", str(folder / f"{name}.yml"))
+    (folder / "group_vars").mkdir()
+    (folder / "group_vars" / "all.yml").write_text(vault("encrypt_string", marks["inline"], "-n", "inline"))
+    names = ("extra", "varsfile", "included", "inline", "db_password", "new_token", "my_secret")
+    say = " ".join(f"{{{{ {name} }}}}" for name in names)
+    says = {"name": f"says {say}", "ansible.builtin.fail": {"msg": say}, "vars": {"my_secret": marks["task"]}}
+    tasks = [
+        {"ansible.builtin.include_vars": "included.yml"},
+        {"ansible.builtin.set_fact": {"new_token": f"{{{{ 'found-' ~ '{SECRET}' }}}}"}},
+        {**says, "ignore_errors": True},
+        {"name": f"hidden {SECRET}", COMMAND: "true", "no_log": True, "changed_when": False},
+    ]
+    play = {"hosts": "web-01", "vars_files": ["varsfile.yml"], "vars": {"db_password": marks["play"]}, "tasks": tasks}
+    options = ("-e", f"@{folder}/extra.yml", "--vault-password-file", str(folder / "vault"))
+    run, task_id = report(api, playbook, [play], *options)
+    assert run.returncode == 0, run.output
+    assert all(mark in run.output for mark in marks.values())
+    everything = api.everything(task_id)
+    assert SECRET not in everything
+    hidden = api.call("GET", f"/{task_id}/logs")["logs"][-1]
+    assert hidden["message"] == f"web-01 | {COMMAND} | ok"
+    assert "failed, ignored: " + " ".join(["********"] * 7) in everything
+
+
+def test_a_failed_run_is_not_blamed_on_what_was_rescued(api: Api, playbook: Playbook) -> None:
+    fail = {
+        "name": "breaks",
+        "ansible.builtin.fail": {"msg": "the real cause"},
+        "when": "inventory_hostname == 'web-02'",
+    }
+    rescued = {
+        "name": "tries",
+        "ansible.builtin.fail": {"msg": "was rescued"},
+        "when": "inventory_hostname == 'web-01'",
+    }
+    (playbook.folder / "inner.yml").write_text(yaml.safe_dump([rescued]))
+    block = {"block": [{"ansible.builtin.include_tasks": "inner.yml"}], "rescue": [ok("rescues")]}
+    run, task_id = report(api, playbook, [{"hosts": "all", "tasks": [fail, block]}])
+    assert run.returncode == 2, run.output
+    assert api.call("GET", f"/{task_id}")["error"].endswith("; web-02 | breaks: the real cause")
+    assert [row["message"] for row in api.call("GET", f"/{task_id}/errors")["errors"]] == [
+        "web-02 | breaks: the real cause"
+    ]
+
+
+def test_a_rescue_that_fails_is_an_error(api: Api, playbook: Playbook) -> None:
+    fail = {"ansible.builtin.fail": {"msg": "no"}}
+    block = {"block": [{"name": "tries", **fail}], "rescue": [{"name": "rescues", **fail}]}
+    _run, task_id = report(api, playbook, [{"hosts": "web-01", "tasks": [block]}])
+    assert api.call("GET", f"/{task_id}")["error"].endswith("; web-01 | rescues: no")
+    assert [row["message"] for row in api.call("GET", f"/{task_id}/errors")["errors"]] == ["web-01 | rescues: no"]
 
 
 def test_an_interrupted_run_is_cancelled(api: Api, playbook: Playbook) -> None:
