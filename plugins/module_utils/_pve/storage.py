@@ -83,9 +83,12 @@ def converge_storage(client: PveClient, spec: StorageSpec, *, check_mode: bool =
 def observe(client: PveClient, name: str) -> dict[str, Any] | None:
     """The definition as PVE tells it, None when there is none. Needs Datastore.Allocate on it."""
     try:
-        return record(client, f"/storage/{segment(name)}")
+        found = record(client, f"/storage/{segment(name)}")
     except PveNotFound:
         return None
+    if not found.keys() >= {"storage", "type"}:
+        raise strange(client, f"/storage/{segment(name)}")
+    return found
 
 
 def describe(config: Mapping[str, Any], status: list[dict[str, Any]]) -> dict[str, Any]:
@@ -122,7 +125,7 @@ def list_storages(
         _check_known([node], online, f"look at the storages of node {node}")
     configs = [
         config
-        for config in listing(client, "/storage", {"type": kind})
+        for config in _keyed(client, "/storage", "storage", {"type": kind})
         if name in (None, config["storage"])
         and (content is None or content in split(str(config.get("content", ""))))
         and (node is None or node in (split(str(config.get("nodes", ""))) or [node]))
@@ -143,7 +146,8 @@ def list_storages(
 def _rows(client: PveClient, node: str, params: Mapping[str, Any] | None) -> dict[str, Mapping[str, Any]]:
     """What a node says of its storages; nothing when it does not answer in time, as one with a dead NFS server."""
     try:
-        return {row["storage"]: row for row in listing(client, f"/nodes/{segment(node)}/storage", params)}
+        rows = _keyed(client, f"/nodes/{segment(node)}/storage", "storage", params)
+        return {row["storage"]: row for row in rows}
     except PveError as error:
         if error.outcome is Outcome.REFUSED:
             raise
@@ -179,7 +183,15 @@ def _status(node: str, row: Mapping[str, Any] | None) -> dict[str, Any]:
 
 def _online(client: PveClient) -> dict[str, bool]:
     """Node -> online."""
-    return {row["node"]: row.get("status") == "online" for row in listing(client, "/nodes")}
+    return {row["node"]: row.get("status") == "online" for row in _keyed(client, "/nodes", "node")}
+
+
+def _keyed(client: PveClient, path: str, key: str, params: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    """A listing whose rows are told apart by this key."""
+    rows = listing(client, path, params)
+    if not all(isinstance(row.get(key), str) for row in rows):
+        raise strange(client, path)
+    return rows
 
 
 def _for_nodes(config: Mapping[str, Any], online: Iterable[str]) -> list[str]:
@@ -318,7 +330,7 @@ def _uses(client: PveClient, row: Mapping[str, Any], name: str) -> str | None:
     """The guest's name and vmid, if its config as it is or as it is pending refers to the storage."""
     path = f"/nodes/{segment(row['node'])}/{row['type']}/{row['vmid']}/pending"
     try:
-        options = listing(client, path)
+        options = _keyed(client, path, "key")
     except PveNotFound:
         return None
     on_it = re.compile(rf"(?:^|[=,]){re.escape(name)}:")

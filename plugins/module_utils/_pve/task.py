@@ -21,6 +21,7 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
     TaskProgress,
     segment,
 )
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing, record, strange
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable, unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.upid import LOG_LINES, Upid, warnings_of
 
@@ -98,7 +99,9 @@ def describe(client: PveClient, task: Upid, status: Mapping[str, Any], log_lines
 def _status(client: PveClient, task: Upid) -> dict[str, Any]:
     with unable(f"look at task {task}"):
         try:
-            status: dict[str, Any] = client.get(f"{task.path}/status")
+            status = record(client, f"{task.path}/status")
+            if "status" not in status:
+                raise strange(client, f"{task.path}/status")
         except PveNotFound as error:
             raise Unable(f"Unable to look at task {task}: node {task.node} has no such task") from error
         except PveBadRequest as error:
@@ -124,7 +127,7 @@ def _wait(client: PveClient, task: Upid, seconds: float) -> None:
 def _ended(client: PveClient, task: Upid) -> int | None:
     """When it ended, in Unix seconds: only the node's list of tasks tells. None when that does not have it any more."""
     about = {"source": "all", "since": task.starttime, "until": task.starttime, "typefilter": task.type, "limit": 1000}
-    for row in client.get(f"/nodes/{segment(task.node)}/tasks", about):
+    for row in listing(client, f"/nodes/{segment(task.node)}/tasks", about):
         if row.get("upid") == task.text and row.get("endtime") is not None:
             return int(row["endtime"])
     return None
@@ -135,7 +138,7 @@ def _log(client: PveClient, task: Upid, lines: int) -> list[str]:
     last: deque[str] = deque(maxlen=lines)
     start = 0
     while True:
-        rows = client.get(f"{task.path}/log", {"start": start, "limit": LOG_LINES}) or []
+        rows = listing(client, f"{task.path}/log", {"start": start, "limit": LOG_LINES})
         # PVE answers a log without lines with the one line "no content"
         last.extend(str(row.get("t", "")) for row in rows if row.get("t") != "no content")
         start += len(rows)
