@@ -101,37 +101,13 @@ def look(
     client: PveClient, resources: Resources, *, storage: str | None, node: str | None, vmid: int | None, verb: str
 ) -> Seen:
     """The backups of one guest or of all. Unable when there is no such node, or when backups are never on `storage`."""
-    nodes = resources.nodes()
-    if node is not None and node not in nodes:
-        raise Unable(f"Unable to {verb}: there is no node {node}, only {', '.join(sorted(nodes))}")
-    wanted = [node] if node is not None else sorted(nodes)
-    offline = [name for name in wanted if not nodes[name]]
-    online = [name for name in wanted if nodes[name]]
-    listed = parallel(lambda name: _or_error(lambda: _places_of(client, name)), online)
-    troubles = [f"node {name}: {error}" for name, error in zip(online, listed, strict=True) if isinstance(error, str)]
-    visible = [spot for found in listed if not isinstance(found, str) for spot in found]
-    known = [spot for spot in visible if "backup" in spot.content]
-    meant = [spot for spot in known if storage in (None, spot.storage)]
-    blind = [name for name, found in zip(online, listed, strict=True) if not found]
-    if storage is not None and not meant and not offline and not troubles and not blind:
-        everything = [spot for name in online for spot in places(client, name)]
-        raise Unable(f"Unable to {verb}: {no_backups(client, storage, everything)}")
-    active: dict[tuple[str, str], Place] = {}
-    for spot in meant:
-        if spot.active:
-            active.setdefault(_identity(spot), spot)
-    unseen = [f"storage {spot.storage} is not active on {spot.node}" for spot in meant if _identity(spot) not in active]
-    if storage is None or not any(spot.shared for spot in active.values()):
-        unseen += [f"node {name} is offline" for name in offline] + troubles
-    spots = list(active.values())
+    spots, unseen, hidden = _survey(client, resources, storage, node, verb)
     read = parallel(lambda spot: _or_error(lambda: read_backups(client, spot, vmid)), spots)
-    for spot, rows in zip(spots, read, strict=True):
-        if isinstance(rows, str):
-            unseen.append(f"storage {spot.storage} of {spot.node}: {rows}")
+    found = list(zip(spots, read, strict=True))
+    unseen += [f"storage {spot.storage} of {spot.node}: {rows}" for spot, rows in found if isinstance(rows, str)]
     doubtful = {spot.storage for spot in spots}
     if vmid is not None:  # where PVE shows one backup of a guest, it shows all
-        doubtful -= {spot.storage for spot, rows in zip(spots, read, strict=True) if rows}
-    hidden = [f"{client.connection.user} may see no storage of node {name}" for name in blind]
+        doubtful -= {spot.storage for spot, rows in found if rows}
     hidden += _hidden(client, sorted(doubtful), vmid)
     either = [what for what, given in (("storage", storage), ("node", node)) if given is None]
     return Seen(
@@ -140,6 +116,35 @@ def look(
         tuple(hidden),
         f"; name the {' or the '.join(either)} that is meant" if either else "",
     )
+
+
+def _survey(
+    client: PveClient, resources: Resources, storage: str | None, node: str | None, verb: str
+) -> tuple[list[Place], list[str], list[str]]:
+    """The storages with backups, a shared one once; and what is unseen and hidden, as Seen has it."""
+    nodes = resources.nodes()
+    if node is not None and node not in nodes:
+        raise Unable(f"Unable to {verb}: there is no node {node}, only {', '.join(sorted(nodes))}")
+    wanted = [node] if node is not None else sorted(nodes)
+    online = [name for name in wanted if nodes[name]]
+    listed = dict(zip(online, parallel(lambda name: _or_error(lambda: _places_of(client, name)), online), strict=True))
+    away = [f"node {name} is offline" for name in wanted if not nodes[name]]
+    away += [f"node {name}: {error}" for name, error in listed.items() if isinstance(error, str)]
+    user = client.connection.user
+    hidden = [f"{user} may see no storage of node {name}" for name, found in listed.items() if not found]
+    visible = [spot for found in listed.values() if not isinstance(found, str) for spot in found]
+    meant = [spot for spot in visible if "backup" in spot.content and storage in (None, spot.storage)]
+    if storage is not None and not meant and not away and not hidden:
+        everything = [spot for name in online for spot in places(client, name)]
+        raise Unable(f"Unable to {verb}: {no_backups(client, storage, everything)}")
+    active: dict[tuple[str, str], Place] = {}
+    for spot in meant:
+        if spot.active:
+            active.setdefault(_identity(spot), spot)
+    unseen = [f"storage {spot.storage} is not active on {spot.node}" for spot in meant if _identity(spot) not in active]
+    if storage is None or not any(spot.shared for spot in active.values()):
+        unseen += away
+    return list(active.values()), unseen, hidden
 
 
 def _places_of(client: PveClient, node: str) -> list[Place]:
