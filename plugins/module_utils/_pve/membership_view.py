@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveError, PveUnreachable
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing, strange
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve.cluster import listing, record, strange
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.membership_plan import Node, View
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.resources import Resources
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.transport import colons, tls_context
@@ -94,7 +94,7 @@ def _ha(client: PveClient, node: str) -> list[str]:
 
 def _ceph(client: PveClient, node: str) -> list[str]:
     try:
-        services = client.get("/cluster/ceph/metadata")
+        services = record(client, "/cluster/ceph/metadata")
     except PveUnreachable:
         raise
     except PveError:

@@ -176,6 +176,8 @@ def wait_for(
             trouble = f" (last trouble: {error.reason})"
         else:
             known, trouble = True, ""
+            if not isinstance(status, dict):
+                status, trouble = {}, " (last trouble: an answer that is not Proxmox VE's)"
             if status.get("status") == "stopped":
                 return _ended(client, task, str(status.get("exitstatus", "")))
             if log:
@@ -234,5 +236,7 @@ def _read_log(client: Api, task: Upid, start: int) -> list[str]:
         rows = client.get(f"{task.path}/log", {"start": start, "limit": LOG_LINES}, retry_seconds=0)
     except PveError:
         return []
+    if not isinstance(rows, list):
+        return []
     # PVE answers a log without lines with the one line "no content"
-    return [str(row.get("t", "")) for row in rows or [] if row.get("t") != "no content"]
+    return [str(row.get("t", "")) for row in rows if isinstance(row, dict) and row.get("t") != "no content"]
