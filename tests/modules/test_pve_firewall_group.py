@@ -474,8 +474,9 @@ def test_somebody_who_does_not_stop_is_an_error(lab: Any, make: Make) -> None:
     assert comments(lab) == "c a b"
 
 
-def test_a_server_that_was_changed_meanwhile_keeps_that(lab: Any, make: Make) -> None:
-    add_server(lab, 101, "web-01")
+@pytest.mark.parametrize("running", [False, True])
+def test_a_server_that_was_changed_meanwhile_keeps_that(lab: Any, make: Make, running: bool) -> None:
+    add_server(lab, 101, "web-01", running=running)
     config = lab.vm(101).config
     path = "/nodes/pve1/qemu/101/config"
     lab.do(lab.pve.interpose, "PUT", path, lambda: config.update(net0=f"{config['net0']},tag=7"))
