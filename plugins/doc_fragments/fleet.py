@@ -38,7 +38,8 @@ _SERVER = yaml.safe_load(Server.DOCUMENTATION)["options"]
 class ModuleDocFragment:
     """The options of proxmox_fleet that are made of those of proxmox_server."""
 
-    DOCUMENTATION = yaml.safe_dump(
+    # Annotated, for ansible-test reads plain assignments as literal texts.
+    DOCUMENTATION: str = yaml.safe_dump(
         {
             "options": {
                 "servers": {

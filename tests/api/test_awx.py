@@ -98,7 +98,7 @@ def answers(name: str, given: dict[str, Any]) -> dict[str, Any]:
     for one in questions:
         if one["variable"] in given:
             found[one["variable"]] = given[one["variable"]]
-            assert type(found[one["variable"]]) is (int if one["type"] == "integer" else str)
+            assert isinstance(found[one["variable"]], int if one["type"] == "integer" else str)
         elif one["type"] not in ("integer", "float"):
             assert not one["required"], one["variable"]
             found[one["variable"]] = one["default"]

@@ -8,12 +8,16 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Protocol
 
 import pytest
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve import steps, upid
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import client, steps, upid
+
+HURRY = 10
 
 
 class RunModule(Protocol):
@@ -35,6 +39,18 @@ def quick() -> Iterator[None]:
         patch.setattr(upid, "FIRST_POLL", {})
         patch.setattr(upid, "DEFAULT_FIRST_POLL", 0.01)
         patch.setattr(steps, "POLL_SECONDS", 0.02)
+        yield
+
+
+@pytest.fixture
+def hurry(quick: None) -> Iterator[None]:
+    """Of all waiting on the client's side, a second lasts a tenth of one."""
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() * HURRY, sleep=lambda secs: time.sleep(secs / HURRY))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(upid, "DEFAULT_FIRST_POLL", 0.1)
+        patch.setattr(steps, "POLL_SECONDS", 0.2)
+        for module in (client, steps, upid):
+            patch.setattr(module, "time", clock)
         yield
 
 

@@ -5,15 +5,10 @@
 from __future__ import annotations
 
 import re
-import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve import client as client_module
-from ansible_collections.pvefleet.infra.plugins.module_utils._pve import steps, upid
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, PveError
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 
@@ -23,24 +18,14 @@ from .faults import Fault, faults_of, heal
 from .jobs import Job, all_jobs, client_of
 
 CHECKOUT = Path(__file__).parents[2]
-# Of all waiting on the client's side a second lasts a tenth of one; in the lab it lasts this part of one.
-HURRY = 10
+# A second of PVE.
 TIME_SCALE = 0.004
 NO_JOB = {"proxmox_cluster": "writes the registry's file and nothing of a cluster"}
 
+pytestmark = pytest.mark.usefixtures("hurry")
+
 JOBS = all_jobs()
 MATRIX = [(job, fault) for job in JOBS for fault in faults_of(job)]
-
-
-@pytest.fixture(autouse=True)
-def hurry(quick: None) -> Iterator[None]:
-    clock = SimpleNamespace(monotonic=lambda: time.monotonic() * HURRY, sleep=lambda secs: time.sleep(secs / HURRY))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(upid, "DEFAULT_FIRST_POLL", 0.1)
-        patch.setattr(steps, "POLL_SECONDS", 0.2)
-        for module in (client_module, steps, upid):
-            patch.setattr(module, "time", clock)
-        yield
 
 
 def lab_of(job: Job) -> Lab:

@@ -14,7 +14,9 @@ from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import 
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 
 from .jobs import Job, all_jobs, client_of
-from .test_faults import hurry, lab_of  # noqa: F401  hurry is a fixture
+from .test_faults import lab_of
+
+pytestmark = pytest.mark.usefixtures("hurry")
 
 SHAPES: tuple[Any, ...] = (None, {}, [], "x")
 JOBS = all_jobs()

@@ -392,9 +392,8 @@ def test_killed_and_run_again(lab: Any, tmp_path: Path, make: Make, where: tuple
         stdout=subprocess.DEVNULL,
         stderr=subprocess.STDOUT,
     )
-    passing = iter((lambda: None, lambda: None, lambda: os.kill(module.pid, signal.SIGKILL)))
-    for _time in range(3):
-        lab.do(lab.pve.interpose, *where, lambda: next(passing)())
+    for action in (lambda: None, lambda: None, lambda: os.kill(module.pid, signal.SIGKILL)):
+        lab.do(lab.pve.interpose, *where, action)
     assert module.wait(timeout=60) == -signal.SIGKILL
     assert errors(make(names(10), tag="fleet-f")) == []
     assert sorted(guests(lab)) == [server["name"] for server in names(10)]

@@ -452,7 +452,7 @@ def test_quorum_that_never_comes(site: LabSite) -> None:
 def test_a_peer_that_drops_connections_meanwhile(site: LabSite, stage: str) -> None:
     def drop(reached: str) -> None:
         if reached == stage:
-            for _ in range(2):
+            for _time in range(2):
                 site["pve1"].pve.lose_answer("GET", "/cluster/status")
 
     site.at_stage = drop

@@ -16,7 +16,7 @@ import itertools
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Union
 
 FIELDS = (
     "type",
@@ -68,7 +68,7 @@ class Delete:
     pos: int
 
 
-Op = Insert | Move | Update | Delete
+Op = Union[Insert, Move, Update, Delete]  # noqa: UP007 - pylint does not take classes for operands
 
 
 def content(rule: Rule) -> Content:

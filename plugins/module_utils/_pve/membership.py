@@ -127,7 +127,7 @@ def _one_at_a_time(cluster: str, spec: JoinSpec) -> Iterator[None]:
     except OSError as error:
         raise Unable(f"Unable to {spec.what}: no lock file can be made in {folder}: {error.strerror}") from None
     try:
-        for _ in until(spec.timeout):
+        for _look in until(spec.timeout):
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
@@ -251,7 +251,7 @@ class _Join:
                 raise
         except (PveUnreachable, PveAuthFailed):
             pass  # the cluster filesystem restarts under it: look whether it is there
-        for _ in until(self.spec.quorum_timeout):
+        for _look in until(self.spec.quorum_timeout):
             view = self._look()
             if view is not None and view.cluster == cluster and view.quorate:
                 return
@@ -272,7 +272,7 @@ class _Join:
             **self.spec.links,
         }
         problem: PveTaskFailed | None = None
-        for _ in until(self.spec.timeout):
+        for _look in until(self.spec.timeout):
             _report.report(20, f"node {name}: join")
             upid = self._post(name, params)
             try:
@@ -302,7 +302,7 @@ class _Join:
     def _settled(self, name: str, upid: str | None) -> View:
         """Waits until the cluster has the node online, and a quorum. PveTaskFailed, TimeoutError."""
         view = self._listed(name, upid) if upid else None
-        for _ in until(self.spec.quorum_timeout):
+        for _look in until(self.spec.quorum_timeout):
             view = self._look() or view
             if view is not None and view.quorate and name in view.nodes and view.nodes[name].online:
                 return view
@@ -320,7 +320,7 @@ class _Join:
         raise TimeoutError(f"after {self.spec.quorum_timeout} s {cause}{self._why()}{node}{task}")
 
     def _listed(self, name: str, upid: str) -> View:
-        for _ in until(self.spec.timeout):
+        for _look in until(self.spec.timeout):
             view = self._look()
             if view is not None and name in view.nodes:
                 return view
@@ -346,7 +346,7 @@ class _Join:
             return True
         if not any("no quorum" in line for line in said):
             return False
-        for _ in until(self.spec.quorum_timeout):  # while another node joins, there may be none for some seconds
+        for _look in until(self.spec.quorum_timeout):  # while another node joins, there may be none for some seconds
             view = self._look()
             if view is not None and view.quorate:
                 return True
@@ -355,7 +355,7 @@ class _Join:
     def _restarted(self, name: str) -> None:
         """Waits until the node answers with the certificate that the cluster has for it."""
         where = urlsplit(self.client.connection.endpoints[0])
-        for _ in until(RESTART_SECONDS):
+        for _look in until(RESTART_SECONDS):
             _report.report(90, f"node {name}: waiting for its API")
             try:
                 shown = read_fingerprint(where.hostname or "", where.port or 0, 5)
@@ -428,7 +428,7 @@ def _take_out(client: PveClient, spec: RemoveSpec) -> View:
         # It is said to fail although it is done, when corosync cannot be told to drop a node that is not there.
         if spec.node in observe(client).nodes:
             raise
-    for _ in until(spec.timeout):
+    for _look in until(spec.timeout):
         view = observe(client)
         if spec.node not in view.nodes:
             return view

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from ansible_collections.pvefleet.infra.plugins.module_utils import _report
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient, TaskProgress, TaskResult
@@ -19,8 +19,12 @@ WORKERS = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
-# Percent (None when unknown) and message.
-Report = Callable[[int | None, str], None]
+
+
+class Report(Protocol):
+    """Whoever is told how far something is: percent (None when unknown) and message."""
+
+    def __call__(self, percent: int | None, message: str, /) -> None: ...
 
 
 def step(

@@ -261,7 +261,7 @@ def _wait(
     nodes = [node for node in spec.nodes or _for_nodes(config, online) if online[node]]
     seen: dict[str, dict[str, Any]] = {}
     with unable(f"look at storage {spec.name}"):
-        for _ in steps.until(spec.wait_timeout):
+        for _look in steps.until(spec.wait_timeout):
             missing = [node for node in nodes if seen.get(node, {}).get("state") != "active"]
             looks = steps.parallel(lambda node: look(client, spec.name, node), missing)
             seen.update(zip(missing, looks, strict=True))

@@ -29,8 +29,8 @@ CHANGED: dict[str, Any] = {**REMOTE, "content": ["backup"], "nodes": []}
 GONE: dict[str, Any] = {"name": "remote-poka", "state": "absent"}
 
 
-def make(client: PveClient, options: dict[str, Any] = REMOTE) -> bool:
-    return converge_storage(client, storage_spec(task(**options))).plan.changed
+def make(client: PveClient, options: dict[str, Any] | None = None) -> bool:
+    return converge_storage(client, storage_spec(task(**(options or REMOTE)))).plan.changed
 
 
 def change(client: PveClient) -> bool:
