@@ -159,7 +159,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"server": "100", "vmid": 101}, "vmid: 101 is not the server 100"),
     ({"server": " "}, "server: it is empty"),
     ({"vmid": 7}, "vmid: 7 is not between"),
-    ({"storage": ".."}, "storage: '..' is not the name of a storage"),
+    ({"storage": ".."}, "storage: '..' is not a storage id"),
     ({"storage": "nowhere"}, "there is no storage nowhere for backups, only local"),
     ({"storage": "local-lvm"}, "storage local-lvm does not take backups, only local does"),
     ({"node": "pve2"}, "it is on node pve1 and not on pve2"),

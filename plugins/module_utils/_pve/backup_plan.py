@@ -64,7 +64,6 @@ _MEANING = {
 }
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DURATION = re.compile(r"([0-9]{1,9})([smhdw])")
-_STORAGE = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 _VOLID = re.compile(r"([A-Za-z][A-Za-z0-9._-]*):(backup/\S+)")
 _OWNER = re.compile(r":backup/(?:vzdump-(?:qemu|lxc|openvz)-|vm/|ct/)([1-9][0-9]{2,8})[-/]")
 _CONFIG_LINE = re.compile(r"^([a-z][a-z0-9_-]*): *(.*)$", re.MULTILINE)
@@ -274,8 +273,11 @@ def selection(params: Mapping[str, Any]) -> Selection:
 
 
 def check_storage(option: str, name: str | None) -> None:
-    if name is not None and not _STORAGE.fullmatch(name):
-        raise Unable(f"{option}: {name!r} is not the name of a storage")
+    try:
+        if name is not None:
+            values.storage_id(name)
+    except ValueError as error:
+        raise Unable(f"{option}: {error}") from error
 
 
 def duration(option: str, text: str | None) -> int | None:
