@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.pvefleet.infra.plugins.module_utils._pve import fleet
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.client import PveClient
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.errors import Unable
 from ansible_collections.pvefleet.infra.plugins.module_utils._pve.fleet import Outcome, converge_fleet
@@ -330,7 +331,24 @@ def test_the_fleets_own_on_a_node_that_is_offline_are_told(lab: Any, make: Make)
     for check_mode in (True, False):
         made = make(names(1), tag="fleet-f", prune=True, check_mode=check_mode)
         assert [(outcome.spec.label, outcome.changed) for outcome in made] == [("f-00", False), ("101", False)]
-        assert errors(made) == ["Unable to look at server 101: its node pve2 is offline"]
+        assert errors(made) == ["Unable to tell whether server 101 is listed: its node pve2 is offline"]
+
+
+@pytest.mark.lab(time_scale=0.01)
+def test_a_listed_server_whose_node_comes_back_meanwhile_is_not_removed(
+    lab: Any, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.add_template(9001, "on-shared", "pve1", "shared")
+    clone = {"template": "on-shared", "storage": "shared"}
+    servers = [{"name": "f-00", "vmid": 100}, {"name": "f-01", "vmid": 101, "clone": clone, "node": "pve2"}]
+    assert errors(make(servers, tag="fleet-f")) == []
+    lab.do(lab.pve.settle_resources)
+    lab.do(lab.pve.set_node_offline, "pve2")
+    monkeypatch.setattr(fleet, "_LOOK_SECONDS", 0.0)
+    # f-00 is looked at before anything is worked on
+    lab.do(lab.pve.interpose, "GET", "/100/pending", lambda: lab.pve.set_node_offline("pve2", False))
+    make([{"name": "f-00"}, {"name": "f-01"}], tag="fleet-f", prune=True, workers=1)
+    assert "f-01" in guests(lab)
 
 
 @pytest.mark.lab(time_scale=0.01)

@@ -66,9 +66,9 @@ def converge_fleet(client: PveClient, fleet: FleetSpec, *, check_mode: bool = Fa
         began = Resources.read(client)
         seen = _Seen(client, began, fleet)
     _check_distinct(fleet, seen)
-    specs = [*fleet.servers, *(_superfluous(fleet, began, seen) if fleet.prune else ())]
+    specs = [*fleet.servers, *(_superfluous(fleet, seen) if fleet.prune else ())]
     crew = _Crew(client, fleet, began, seen, len(specs), check_mode)
-    return parallel(crew.see_to, specs, fleet.workers)
+    return parallel(crew.see_to, specs, fleet.workers) + (_hidden(fleet, began) if fleet.prune else [])
 
 
 class _Seen:
@@ -112,17 +112,28 @@ def _check_distinct(fleet: FleetSpec, seen: _Seen) -> None:
         labels[vmid] = spec.label
 
 
-def _superfluous(fleet: FleetSpec, began: Resources, seen: _Seen) -> list[ServerSpec]:
+def _superfluous(fleet: FleetSpec, seen: _Seen) -> list[ServerSpec]:
     """The fleet's own servers that are not listed, as what is to be absent. A template is no server."""
     names = {spec.name for spec in fleet.servers}
     vmids = {spec.vmid for spec in fleet.servers}
-    # What is on a node that is offline cannot be removed, and its outcome says so.
-    offline = began.offline()
-    hidden = {int(row["vmid"]): row for row in began.machines() if row["node"] in offline}
     return [
         replace(fleet.removal, vmid=vmid, name=row.get("name"), mark=fleet.tag)
-        for vmid, row in sorted({**hidden, **seen.rows}.items())
+        for vmid, row in sorted(seen.rows.items())
         if _is_marked(row, fleet.tag) and vmid not in vmids and row.get("name") not in names and not row.get("template")
+    ]
+
+
+def _hidden(fleet: FleetSpec, began: Resources) -> list[Outcome]:
+    """The fleet's own servers of which only the vmid is known, for their nodes are offline. They may be among those
+    that are listed by name, and so are never removed, not even when their node comes back meanwhile."""
+    offline, vmids = began.offline(), {spec.vmid for spec in fleet.servers}
+    return [
+        Outcome(
+            replace(fleet.removal, vmid=int(row["vmid"])),
+            error=Unable(f"Unable to tell whether server {row['vmid']} is listed: its node {row['node']} is offline"),
+        )
+        for row in began.machines()
+        if row["node"] in offline and _is_marked(row, fleet.tag) and int(row["vmid"]) not in vmids
     ]
 
 
